@@ -1,0 +1,46 @@
+# make audit    install, then the quick inversion audit
+# make test     every check of CI: ruff, mypy, tests and doctests
+# make models   train the bundled models again from public data
+# make clean    remove what the commands above made, but never runs/
+#
+# VENV and PYTHON choose the environment: `make test VENV=/tmp/venv PYTHON=python3.12`.
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+# Idle threads sleep instead of spinning, which small tensors on few cores need.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: audit test models clean
+.DELETE_ON_ERROR:
+
+audit: $(VENV)/.installed
+	$(BIN)/diffaudit invert configs/quick.yaml
+
+test: export HF_HUB_OFFLINE = 1
+test: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+models: $(VENV)/.installed
+	$(BIN)/diffaudit train all
+
+clean:
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Editable, so that only a change of dependencies installs again.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[dev]'
+	touch $(VENV)/.installed $@
