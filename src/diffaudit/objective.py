@@ -1,0 +1,112 @@
+"""The objective: named terms and a weighting, from a candidate to the value that the loop descends."""
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from diffaudit.candidate import Candidate
+from diffaudit.errors import InvalidSetting
+from diffaudit.terms.base import BatchTerm, ParameterTerm, Term
+from diffaudit.weighting.base import Weighting, require_names
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Entry:
+    """A term in an objective.
+
+    Attributes:
+        name: What logs and reports call it, such as ``cls_topk``; a Python identifier, once in an objective.
+        group: What the weighting calls its group, such as ``cls``.
+        term: The term itself.
+        factor: Its factor inside the group, above 0.
+    """
+
+    name: str
+    group: str
+    term: Term | BatchTerm | ParameterTerm
+    factor: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What an objective makes of a candidate.
+
+    Attributes:
+        value: ``(B,)`` weighted, with gradient.
+        parts: ``(B,)`` for each term by name: unweighted, without its factor, detached.
+    """
+
+    value: Tensor
+    parts: dict[str, Tensor]
+
+
+class Objective(nn.Module):
+    r"""Weighted terms: ``candidate, step -> Scored(value (B,), parts {name: (B,)})``.
+
+    The loss of a group is the sum of its terms times their factors, and the weighting combines the groups:
+
+    .. math:: L_b = W\Big(\Big\{g: \sum_{i \in g} a_i L_{i,b}\Big\}, n\Big)
+
+    Each term is evaluated once. A group whose weight at this step is exactly 0 is evaluated without gradient: it is
+    reported and costs no backward pass. A ``ParameterTerm`` counts once for each image, so that the mean over the
+    batch is the term itself.
+
+    Raises:
+        InvalidSetting: for no entries, a name that is no identifier or comes twice, a factor that is not above 0, a
+            weighting for other groups than the entries'; in ``forward``, for a term that returns anything but one
+            value per image.
+
+    >>> from diffaudit.terms import TopK
+    >>> from diffaudit.weighting import Fixed
+    >>> objective = Objective([Entry(name="cls_topk", group="cls", term=TopK())], Fixed({"cls": 0.5}))
+    >>> image = torch.zeros(1, 3, 8, 8)
+    >>> candidate = Candidate(image=image, source=image, target=torch.tensor([0]), logits=torch.tensor([[1.0, 5.0]]))
+    >>> objective(candidate, step=0)
+    Scored(value=tensor([2.]), parts={'cls_topk': tensor([4.])})
+    """
+
+    def __init__(self, entries: Sequence[Entry], weighting: Weighting) -> None:
+        super().__init__()
+        if not entries:
+            raise InvalidSetting("entries", "hold at least one term", [])
+        names = [entry.name for entry in entries]
+        for entry in entries:
+            if not entry.name.isidentifier() or names.count(entry.name) > 1:
+                raise InvalidSetting("name", "be an identifier that no other term has", entry.name)
+            if not (math.isfinite(entry.factor) and entry.factor > 0):
+                raise InvalidSetting(
+                    f"{entry.name}.factor",
+                    "be a finite number above 0",
+                    entry.factor,
+                    "Leave the term out, or give its group the weight 0 to watch it.",
+                )
+        require_names(weighting.weights(0), (entry.group for entry in entries))
+        self.terms = nn.ModuleDict({entry.name: entry.term for entry in entries})
+        self.weighting = weighting
+        self._places = {entry.name: (entry.group, entry.factor) for entry in entries}
+
+    def forward(self, candidate: Candidate, step: int) -> Scored:
+        weights = self.weighting.weights(step)
+        losses: dict[str, Tensor] = {}
+        parts: dict[str, Tensor] = {}
+        for name, term in self.terms.items():
+            group, factor = self._places[name]
+            with torch.no_grad() if weights[group] == 0 else nullcontext():
+                value = _per_image(name, term, candidate)
+                losses[group] = losses[group] + factor * value if group in losses else factor * value
+            parts[name] = value.detach()
+        return Scored(self.weighting(losses, step), parts)
+
+
+def _per_image(name: str, term: nn.Module, candidate: Candidate) -> Tensor:
+    """Values ``(B,)`` of a term, refused where it reduced over the batch: the sum would broadcast it in silence."""
+    images = len(candidate.image)
+    wanted: tuple[int, ...] = () if isinstance(term, ParameterTerm) else (images,)
+    value: Tensor = term() if isinstance(term, ParameterTerm) else term(candidate)
+    if value.shape != wanted:
+        raise InvalidSetting(name, f"return values of shape {wanted}", tuple(value.shape))
+    return value.expand(images)
