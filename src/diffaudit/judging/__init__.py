@@ -1,0 +1,44 @@
+"""Judging: models that the attack never saw turn images into records; the measures are pure functions."""
+
+from diffaudit.judging._checks import TooFewSamplesError
+from diffaudit.judging.diversity import (
+    attribute_error,
+    embedding_variance,
+    euclidean,
+    factor_error,
+    pairwise_distance,
+)
+from diffaudit.judging.features import (
+    class_means,
+    euclidean_distances,
+    identity_cosine,
+    neighbour_distance,
+    unit_embeddings,
+)
+from diffaudit.judging.fidelity import frechet_distance, gaussian_frechet_distance, kernel_distance
+from diffaudit.judging.manifold import coverage, density, precision, recall
+from diffaudit.judging.success import mean_vote, overfit_gap, topk_success
+
+__all__ = [
+    "TooFewSamplesError",
+    "attribute_error",
+    "class_means",
+    "coverage",
+    "density",
+    "embedding_variance",
+    "euclidean",
+    "euclidean_distances",
+    "factor_error",
+    "frechet_distance",
+    "gaussian_frechet_distance",
+    "identity_cosine",
+    "kernel_distance",
+    "mean_vote",
+    "neighbour_distance",
+    "overfit_gap",
+    "pairwise_distance",
+    "precision",
+    "recall",
+    "topk_success",
+    "unit_embeddings",
+]
