@@ -1,4 +1,4 @@
-"""What goes wrong at the door: every message names the thing, the rule, the value found and, where it helps, a way out."""
+"""What goes wrong at the door: each message has the name, the rule, the value found and, where it helps, a way out."""
 
 
 class DiffauditError(Exception):

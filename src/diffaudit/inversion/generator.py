@@ -1,0 +1,136 @@
+"""The generator under training: a frozen prior, low-rank adapters in its UNet, and a label embedding."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+from diffaudit.errors import InvalidSetting
+from diffaudit.inversion.embedding import LabelEmbedding
+from diffaudit.models.conditioning import Condition
+from diffaudit.models.prior import DiffusionPrior
+
+LORA_TARGETS = r".*(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|conv_shortcut)"
+"""Attention projections, self and cross, and the 1 x 1 convolutions around them."""
+
+
+def add_lora(prior: DiffusionPrior, *, rank: int, alpha: int, seed: int) -> list[nn.Parameter]:
+    """Puts adapters into the prior's UNet and returns their parameters. Until a step is taken they change nothing.
+
+    Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*, 2021, arXiv 2106.09685.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        prior.unet.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=LORA_TARGETS))
+    return lora_parameters(prior)
+
+
+def lora_parameters(prior: DiffusionPrior) -> list[nn.Parameter]:
+    """The adapters' matrices, A and B alternately; empty where there are none."""
+    return [parameter for name, parameter in prior.unet.named_parameters() if ".lora_" in name]
+
+
+def merge_lora(prior: DiffusionPrior) -> None:
+    """Folds the adapters into the weights and takes them out, for export. The outputs stay the same up to rounding."""
+    if lora_parameters(prior):
+        prior.unet.fuse_lora()
+        prior.unet.unload_lora()
+
+
+@contextmanager
+def without_lora(prior: DiffusionPrior) -> Iterator[None]:
+    """The prior as it was published, for the rows that are compared with the attack."""
+    layers = [module for module in prior.unet.modules() if isinstance(module, BaseTunerLayer)]
+    trained = [(parameter, parameter.requires_grad) for parameter in lora_parameters(prior)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+        # peft marks every adapter as trainable here, also those that the stage has frozen.
+        for parameter, flag in trained:
+            parameter.requires_grad_(flag)
+
+
+class Generator:
+    """``x_hat = G(source, e; t)``: noise a public picture, denoise it under an identity, decode.
+
+    Args:
+        prior: the diffusion model, with or without adapters.
+        prompt: the text that every picture is asked for.
+    """
+
+    def __init__(self, prior: DiffusionPrior, *, prompt: str = "") -> None:
+        self.prior = prior
+        self.prompt = prompt
+
+    def conditions(self, embeddings: Tensor, guidance_scale: float) -> tuple[Condition, Condition | None]:
+        """The condition of ``embeddings (B, D)``, and the null condition if guidance will ask for it."""
+        condition = self.prior.condition(embeddings, len(embeddings), self.prompt)
+        null = self.prior.condition(None, len(embeddings), "") if guidance_scale != 1 else None
+        return condition, null
+
+    def rollout(
+        self,
+        latents: Tensor,
+        noise: Tensor,
+        embeddings: Tensor,
+        *,
+        steps: int,
+        strength: float,
+        guidance_scale: float,
+        gradient_steps: int | None = None,
+    ) -> Tensor:
+        """The sampler itself: ``latents`` and ``noise (B, c, h, w)`` and embeddings ``(B, D)`` to clean latents.
+
+        ``gradient_steps`` differentiates the last so many steps only; None: all. Truncation as in Clark et al.,
+        *DRaFT*, 2023, arXiv 2309.17400, and Prabhudesai et al., *AlignProp*, 2023, arXiv 2310.03739.
+        """
+        schedule = self.prior.timesteps(steps, strength)
+        first_with_gradient = 0 if gradient_steps is None else steps - gradient_steps
+        condition, null = self.conditions(embeddings, guidance_scale)
+        current = self.prior.add_noise(latents, noise, self._filled(schedule[0], latents))
+        for index, (now, onward) in enumerate(zip(schedule, [*schedule[1:], -1], strict=True)):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and index >= first_with_gradient):
+                timesteps = self._filled(now, latents)
+                epsilon = self._epsilon(current, timesteps, condition, null, guidance_scale)
+                current = self.prior.ddim_step(current, epsilon, timesteps, self._filled(onward, latents))
+        return current
+
+    def one_step(
+        self, latents: Tensor, noise: Tensor, embeddings: Tensor, timesteps: Tensor, *, guidance_scale: float
+    ) -> Tensor:
+        """The clean latent implied by a single prediction at ``timesteps (B,)``."""
+        condition, null = self.conditions(embeddings, guidance_scale)
+        noisy = self.prior.add_noise(latents, noise, timesteps)
+        epsilon = self._epsilon(noisy, timesteps, condition, null, guidance_scale)
+        return self.prior.clean(noisy, epsilon, timesteps)
+
+    def _epsilon(
+        self, latents: Tensor, timesteps: Tensor, condition: Condition, null: Condition | None, scale: float
+    ) -> Tensor:
+        if null is None:
+            return self.prior.epsilon(latents, timesteps, condition)
+        return self.prior.guided_epsilon(latents, timesteps, condition, null, scale)
+
+    @staticmethod
+    def _filled(timestep: int, like: Tensor) -> Tensor:
+        return torch.full((len(like),), timestep, device=like.device, dtype=torch.long)
+
+
+def check_embedding_fits(prior: DiffusionPrior, embedding: LabelEmbedding) -> None:
+    """Refuses a label embedding whose size the prior's identity projector does not take."""
+    wanted = None if prior.projector is None else prior.projector.dimension
+    found = embedding.anchors.shape[1]
+    if wanted != found:
+        raise InvalidSetting(
+            "encoder",
+            f"give embeddings of the size that the prior's identity projector takes ({wanted})",
+            found,
+            "Use the encoder that the prior was trained with, or train a projector for this one.",
+        )

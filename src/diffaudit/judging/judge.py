@@ -1,0 +1,201 @@
+"""The judges: models that no loop ever saw, and the private pictures. Images go in, records come out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from diffaudit.errors import InvalidSetting, ThreatModelViolation
+from diffaudit.judging.diversity import factor_error, pairwise_distance
+from diffaudit.judging.features import class_means, identity_cosine, neighbour_distance
+from diffaudit.judging.success import topk_success
+from diffaudit.models.attributes import AttributeEstimator
+from diffaudit.models.classifier import Classifier
+from diffaudit.models.identity import IdentityEncoder
+from diffaudit.models.perceptual import PerceptualFeatures
+from diffaudit.records import JudgeVote, Record
+
+
+@dataclass(frozen=True, eq=False)
+class PrivatePictures:
+    """Held-out private ``images (N, 3, H, W) uint8`` with ``labels (N,)``; ``factors (C, F)`` of every class if known.
+
+    ``factor_spread (F,)`` is the public standard deviation of the factors, the unit of their error.
+    """
+
+    images: Tensor
+    labels: Tensor
+    factors: Tensor | None = None
+    factor_spread: Tensor | None = None
+
+    def of(self, classes: Tensor) -> "PrivatePictures":
+        """The pictures of these classes, class by class."""
+        rows = torch.cat([(self.labels == label).nonzero()[:, 0] for label in classes])
+        return PrivatePictures(self.images[rows], self.labels[rows], self.factors, self.factor_spread)
+
+
+@dataclass(frozen=True, eq=False)
+class Instruments:
+    """Public measuring devices that are no secret: the target itself, perceptual features and attributes."""
+
+    target: Classifier
+    perceptual: PerceptualFeatures
+    attributes: AttributeEstimator | None
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Images handed to the judges: ``images (B, 3, H, W) uint8``, sought ``labels (B,)``, ``sources`` and their pictures."""
+
+    row: str
+    images: Tensor
+    labels: Tensor
+    sources: Tensor | None
+    source_images: Tensor | None
+
+
+class Judge:
+    """Independent classifiers, an independent identity encoder, a factor estimator and the private pictures.
+
+    Raises:
+        ThreatModelViolation: a judge is the target, shares its file, or was trained from its weights.
+    """
+
+    def __init__(
+        self,
+        classifiers: Mapping[str, Classifier],
+        encoder: IdentityEncoder,
+        private: PrivatePictures,
+        *,
+        instruments: Instruments,
+        factors: nn.Module | None = None,
+    ) -> None:
+        for name, classifier in classifiers.items():
+            refuse_dependent(name, classifier, instruments.target)
+        self.classifiers = dict(classifiers)
+        self.encoder = encoder
+        self.private = private
+        self.factors = factors
+        self._instruments = instruments
+        self._private_embeddings = torch.cat([encoder(part.float() / 255) for part in private.images.split(128)])
+
+    @torch.no_grad()
+    def records(self, judged: Judged, *, batch: int = 128) -> list[Record]:
+        """One record per image, in order."""
+        if len(judged.images) == 0:
+            raise InvalidSetting("images", "hold at least one image to judge", 0)
+        pictures = judged.images.float() / 255
+        labels = judged.labels
+        target = torch.cat([self._instruments.target.logits(part) for part in pictures.split(batch)])
+        votes = {
+            name: torch.cat([classifier.logits(part) for part in pictures.split(batch)])
+            for name, classifier in self.classifiers.items()
+        }
+        embeddings = torch.cat([self.encoder(part) for part in pictures.split(batch)])
+        means = class_means(self._private_embeddings, self.private.labels, labels)
+        cosine = identity_cosine(embeddings, means)
+        nearest = neighbour_distance(embeddings, labels, self._private_embeddings, self.private.labels)
+        if judged.row == "upper":
+            nearest = self._nearest_other(judged)
+        diversity = self._diversity(pictures, labels)
+        perceptual, attributes = self._distances_to_source(pictures, judged.source_images)
+        factors = self._factor_errors(pictures, labels)
+        own = target.log_softmax(1).gather(1, labels[:, None])[:, 0]
+        target_hit = topk_success(target, labels)
+        first = {name: topk_success(logits, labels) for name, logits in votes.items()}
+        five = {name: topk_success(logits, labels, k=min(5, logits.shape[1])) for name, logits in votes.items()}
+        numbers = _numbers_within(labels)
+        return [
+            Record(
+                row=judged.row,
+                label=int(labels[i]),
+                sample=numbers[i],
+                source=None if judged.sources is None else int(judged.sources[i]),
+                image=f"images/{judged.row}/{int(labels[i]):04d}-{numbers[i]:02d}.png",
+                source_image=None if judged.sources is None else f"images/source/{int(judged.sources[i]):05d}.png",
+                target_hit=bool(target_hit[i]),
+                target_log_probability=float(own[i]),
+                judges={
+                    name: JudgeVote(
+                        predicted=int(logits[i].argmax()), hit=bool(first[name][i]), top5=bool(five[name][i])
+                    )
+                    for name, logits in votes.items()
+                },
+                identity_cosine=float(cosine[i]),
+                knn_distance=float(nearest[i]),
+                diversity=None if diversity is None else float(diversity[i]),
+                perceptual_distance=None if perceptual is None else float(perceptual[i]),
+                attribute_error=None if attributes is None else {n: float(v[i]) for n, v in attributes.items()},
+                factor_error=None if factors is None else float(factors[i]),
+            )
+            for i in range(len(labels))
+        ]
+
+    def _nearest_other(self, judged: Judged) -> Tensor:
+        """Distance of each private picture to the nearest *other* one of its person."""
+        embeddings = torch.cat([self.encoder(part.float() / 255) for part in judged.images.split(128)])
+        distance = torch.cdist(embeddings, self._private_embeddings)
+        same_person = judged.labels[:, None] == self.private.labels[None]
+        itself = (judged.images.flatten(1)[:, None, ::97] == self.private.images.flatten(1)[None, :, ::97]).all(2)
+        return distance.masked_fill(~same_person | itself, torch.inf).amin(1)
+
+    def _diversity(self, pictures: Tensor, labels: Tensor) -> Tensor | None:
+        if int(labels.unique(return_counts=True)[1].min()) < 2:
+            return None
+        maps = self._instruments.perceptual(pictures)
+        # One vector an image whose squared distances are the perceptual distance: layers scaled by their size.
+        flat = torch.cat([layer.flatten(1) / (layer.shape[2] * layer.shape[3]) ** 0.5 for layer in maps], dim=1)
+        return pairwise_distance(flat, labels, lambda a, b: (a - b).square().sum(1))
+
+    def _distances_to_source(
+        self, pictures: Tensor, sources: Tensor | None
+    ) -> tuple[Tensor | None, dict[str, Tensor] | None]:
+        if sources is None:
+            return None, None
+        origin = sources.float() / 255
+        pairs = zip(self._instruments.perceptual(pictures), self._instruments.perceptual(origin), strict=True)
+        perceptual = torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in pairs]).sum(0)
+        if self._instruments.attributes is None:
+            return perceptual, None
+        found, wanted = self._instruments.attributes(pictures), self._instruments.attributes(origin)
+        return perceptual, {name: (found[name] - wanted[name]).abs().mean(1) for name in found}
+
+    def _factor_errors(self, pictures: Tensor, labels: Tensor) -> Tensor | None:
+        if self.factors is None or self.private.factors is None or self.private.factor_spread is None:
+            return None
+        found = torch.cat([self.factors(part) for part in pictures.split(128)])
+        return factor_error(found, self.private.factors[labels], self.private.factor_spread)
+
+
+def refuse_dependent(name: str, judge: Classifier, target: Classifier) -> None:
+    """Refuses a judge that is the target, shares its weight file, or was trained from its weights.
+
+    Two networks trained apart have weights that do not correlate; one fine-tuned from the other keeps most of them, so
+    matching tensors of more than 1,000 entries whose cosine is above 0.5 on average give it away.
+    """
+    if judge is target or judge.model is target.model:
+        raise ThreatModelViolation(f"The judge `{name}` is the target itself. Judge with another model.")
+    if judge.fingerprint == target.fingerprint:
+        raise ThreatModelViolation(
+            f"The judge `{name}` has the target's weight file (SHA-256 {judge.fingerprint[:12]}). Judge with another model."
+        )
+    mine, theirs = dict(judge.model.named_parameters()), dict(target.model.named_parameters())
+    shared = [key for key in mine if key in theirs and mine[key].shape == theirs[key].shape and mine[key].numel() > 1000]
+    if not shared:
+        return
+    cosines = [float(nn.functional.cosine_similarity(mine[k].flatten(), theirs[k].flatten(), dim=0)) for k in shared]
+    if sum(cosines) / len(cosines) > 0.5:
+        raise ThreatModelViolation(
+            f"The judge `{name}` seems to be trained from the target's weights (mean cosine of {len(shared)} shared "
+            f"tensors {sum(cosines) / len(cosines):.2f}). Judge with a model of its own training."
+        )
+
+
+def _numbers_within(labels: Tensor) -> list[int]:
+    seen: dict[int, int] = {}
+    numbers = []
+    for label in labels.tolist():
+        numbers.append(seen.get(label, 0))
+        seen[label] = numbers[-1] + 1
+    return numbers

@@ -1,0 +1,32 @@
+"""A small perceptual feature network: what two pictures look like, beyond their pixels."""
+
+import torch
+from torch import Tensor, nn
+
+from diffaudit.models.classifier import resized
+from diffaudit.models.networks import Network
+
+
+class PerceptualFeatures(nn.Module):
+    """Feature maps ``images (B, 3, H, W) -> [(B, C_l, H_l, W_l), ...]`` of a frozen network, channel-normalised."""
+
+    def __init__(self, network: Network, *, size: int | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.size = size
+        for parameter in self.parameters():
+            parameter.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps = self.network.maps(resized(images, self.size))
+        return [nn.functional.normalize(layer, dim=1) for layer in maps]
+
+
+def perceptual_distance(features: PerceptualFeatures, first: Tensor, second: Tensor) -> Tensor:
+    """``(B,)``: squared distance of channel-normalised features, averaged over space, summed over layers.
+
+    The form of LPIPS without its learned channel weights (Zhang et al., *The Unreasonable Effectiveness of Deep
+    Features*, 2018, arXiv 1801.03924), on features trained on procedural faces: not to be called LPIPS.
+    """
+    pairs = zip(features(first), features(second), strict=True)
+    return torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in pairs]).sum(0)

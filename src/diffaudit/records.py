@@ -1,0 +1,191 @@
+"""What a run found: one record per judged image, one curve point per step, and the folder that holds them.
+
+Nothing here needs torch, so a report can be made where no model can be loaded.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROWS = ("attack", "start", "oracle", "upper", "lower")
+"""Kinds of judged images: the attack's reconstructions; the same run without a step (`start`) and under the true
+private embedding (`oracle`, not an attack); held-out private photographs (`upper`) and other people's (`lower`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeVote:
+    """One judge's opinion of one image: the class it names; is the class sought its first, or in its first five?"""
+
+    predicted: int
+    hit: bool
+    top5: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One judged image. Paths are relative to the run; measures that do not apply are None.
+
+    Attributes:
+        row: one of :data:`ROWS`.
+        label: the class sought, an index of the target's.
+        sample: number of the image within its class and row.
+        source: number of the public picture that it started from; None for photographs.
+        image: the judged 8-bit PNG.
+        source_image: the public picture as PNG; None for photographs.
+        target_hit: is ``label`` the target's first choice?
+        target_log_probability: of ``label`` under the target, in nats.
+        judges: votes by judge name.
+        identity_cosine: to the class's private mean under the judges' encoder, in [-1, 1].
+        knn_distance: to the nearest private photograph of the class, between unit embeddings, in [0, 2].
+        diversity: mean perceptual distance between the images of this class and row; the class's value, repeated.
+        perceptual_distance: to the source. Lower is nearer to the source, not better.
+        attribute_error: to the source, in public standard deviations, by attribute.
+        factor_error: mean absolute error of the identity factors, in public standard deviations.
+    """
+
+    row: str
+    label: int
+    sample: int
+    source: int | None
+    image: str
+    source_image: str | None
+    target_hit: bool
+    target_log_probability: float
+    judges: dict[str, JudgeVote]
+    identity_cosine: float
+    knn_distance: float
+    diversity: float | None
+    perceptual_distance: float | None
+    attribute_error: dict[str, float] | None
+    factor_error: float | None
+
+    @property
+    def judge_accuracy(self) -> float:
+        """Share of the judges whose first choice is ``label``."""
+        return sum(vote.hit for vote in self.judges.values()) / len(self.judges)
+
+    @property
+    def judge_accuracy_top5(self) -> float:
+        """Share of the judges with ``label`` among their first five."""
+        return sum(vote.top5 for vote in self.judges.values()) / len(self.judges)
+
+    @classmethod
+    def from_json(cls, line: str) -> "Record":
+        """The record of one line of ``records.jsonl``."""
+        values: dict[str, Any] = json.loads(line)
+        values["judges"] = {name: JudgeVote(**vote) for name, vote in values["judges"].items()}
+        return cls(**values)
+
+    def to_json(self) -> str:
+        """One line, keys in order of declaration."""
+        return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """One training step: unweighted terms (batch means), the weights in force, and what the optimiser did.
+
+    ``gradient_norm`` is before clipping; ``target_accuracy`` is that of the step's own batch.
+    """
+
+    stage: str
+    step: int
+    parts: dict[str, float]
+    weights: dict[str, float]
+    value: float
+    gradient_norm: float
+    target_accuracy: float
+
+    def to_json(self) -> str:
+        """One line, keys in order of declaration."""
+        return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where everything of a run lies."""
+
+    path: Path
+
+    @property
+    def settings(self) -> Path:
+        """Resolved settings."""
+        return self.path / "settings.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        """Versions, hashes, threat model, exit state."""
+        return self.path / "manifest.json"
+
+    @property
+    def records(self) -> Path:
+        """One record a line."""
+        return self.path / "records.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        """The measures, summarised from the records."""
+        return self.path / "metrics.json"
+
+    @property
+    def curves(self) -> Path:
+        """One curve point a line."""
+        return self.path / "curves.jsonl"
+
+    @property
+    def images(self) -> Path:
+        """PNG files, a folder a row, and `reference`, `source`."""
+        return self.path / "images"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Training states."""
+        return self.path / "checkpoints"
+
+    @property
+    def report(self) -> Path:
+        """The self-contained page."""
+        return self.path / "report.html"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file under a temporary name and renames it, so that it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes indented JSON atomically; NaN and infinity are refused."""
+    write_atomically(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+
+def append_lines(path: Path, lines: Iterable[str]) -> None:
+    """Appends whole lines and flushes them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(line + "\n" for line in lines)
+        file.flush()
+
+
+def read_records(path: Path) -> list[Record]:
+    """All records of a run, in file order; a last line cut off by a kill is passed over."""
+    return [Record.from_json(line) for line in _whole_lines(path)]
+
+
+def read_curves(path: Path) -> list[CurvePoint]:
+    """All curve points of a run, in file order; a last line cut off by a kill is passed over."""
+    return [CurvePoint(**json.loads(line)) for line in _whole_lines(path)]
+
+
+def _whole_lines(path: Path) -> Iterator[str]:
+    if path.exists():
+        for line in path.read_bytes().split(b"\n")[:-1]:
+            yield line.decode()

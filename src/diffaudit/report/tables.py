@@ -1,0 +1,179 @@
+"""Tables of a report, as data, Markdown and LaTeX (booktabs)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from diffaudit.report.wording import (
+    DIRECTIONS,
+    MEASURES,
+    MINUS,
+    ROWS,
+    Measure,
+    Row,
+    attribute_measures,
+    found,
+    row_metrics,
+)
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number and its interval, as text; both empty where the row has no such measure."""
+
+    value: str = ""
+    interval: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.value} {self.interval}".strip()
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row: what it is, how many images and classes it holds, and a cell a column."""
+
+    row: Row
+    samples: int
+    classes: int
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its file name, a caption, columns and lines."""
+
+    name: str
+    caption: str
+    columns: tuple[Measure, ...]
+    lines: tuple[Line, ...]
+
+
+def results_table(metrics: Json) -> Table:
+    """The measures by row; columns that no row has are left out."""
+    rows = [(row, measures) for row in ROWS if (measures := row_metrics(metrics, row.key))]
+    columns = [
+        column
+        for column in (*MEASURES, *attribute_measures(metrics))
+        if any(found(measures, column.key) for _, measures in rows)
+    ]
+    return Table(
+        "results",
+        "Every row is judged by the same judges. Shares in percent; intervals are 95 % bootstraps clustered by class.",
+        tuple(columns),
+        tuple(_line(row, measures, columns) for row, measures in rows),
+    )
+
+
+def judges_table(metrics: Json) -> Table:
+    """Top-1 accuracy by judge and row."""
+    rows = [(row, measures) for row in ROWS if (measures := row_metrics(metrics, row.key)) and measures.get("judges")]
+    columns = [
+        Measure(f"judges.{name}", name, "up", True, f"top-1 accuracy of judge {name}") for name in metrics["judges"]
+    ]
+    return Table(
+        "judges",
+        "Top-1 accuracy by judge, in percent; intervals are 95 % bootstraps clustered by class.",
+        tuple(columns),
+        tuple(_line(row, measures, columns) for row, measures in rows),
+    )
+
+
+def naive_table(metrics: Json) -> Table:
+    """The same accuracies with Wilson's interval, which is too narrow: images of a class are not independent."""
+    shares = ("judge_accuracy", "judge_accuracy_top5", "target_accuracy")
+    columns = [column for column in MEASURES if column.key in shares]
+    lines = []
+    for row in ROWS:
+        measures = row_metrics(metrics, row.key)
+        if measures and measures.get("judges"):
+            naive = {
+                column.key: {"value": value["value"], "low": value["naive_low"], "high": value["naive_high"]}
+                for column in columns
+                if (value := found(measures, column.key))
+            }
+            lines.append(_line(row, {**measures, **naive}, columns))
+    return Table(
+        "naive",
+        "Naive intervals (Wilson, 95 %): they take every image as independent, which images of one class are not.",
+        tuple(columns),
+        tuple(lines),
+    )
+
+
+def to_markdown(table: Table) -> str:
+    """A pipe table under its caption, then the direction of every column."""
+    titles = [f"{column.title} {DIRECTIONS[column.direction][0]}" for column in table.columns]
+    head = ["Row", "Images", "Classes", *titles]
+    lines = [_pipes(head), _pipes(["---", *(["---:"] * (len(head) - 1))])]
+    for line in table.lines:
+        cells = (str(cell) or "-" for cell in line.cells)
+        lines.append(_pipes([_row_title(line.row), str(line.samples), str(line.classes), *cells]))
+    notes = [f"- {column.title}: {DIRECTIONS[column.direction][1]}." for column in table.columns]
+    return "\n".join([table.caption, "", *lines, "", *notes, ""])
+
+
+def to_latex(table: Table) -> str:
+    """A ``tabular`` with the rules of the package booktabs."""
+    head = ["Row", "Images", "Classes"]
+    head += [f"{_tex(column.title)} {_ARROWS[column.direction]}" for column in table.columns]
+    lines = [
+        f"% {table.caption}",
+        rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+        r"\toprule",
+        " & ".join(head) + r" \\",
+        r"\midrule",
+    ]
+    for line in table.lines:
+        cells = (_tex_cell(cell) for cell in line.cells)
+        lines.append(" & ".join([_tex(_row_title(line.row)), str(line.samples), str(line.classes), *cells]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+_ARROWS = {
+    "up": r"$\uparrow$",
+    "down": r"$\downarrow$",
+    "nearer": r"$\downarrow$\,(nearer)",
+    "varied": r"$\uparrow$\,(varied)",
+    "zero": r"$\to 0$",
+}
+
+
+def _line(row: Row, measures: Json, columns: Sequence[Measure]) -> Line:
+    cells = tuple(_cell(found(measures, column.key), column.share) for column in columns)
+    return Line(row, measures["samples"], measures["classes"], cells)
+
+
+def _cell(measure: Json | None, share: bool) -> Cell:
+    if measure is None:
+        return Cell()
+    interval = ""
+    if measure["low"] is not None:
+        interval = f"[{_number(measure['low'], share)}, {_number(measure['high'], share)}]"
+    return Cell(_number(measure["value"], share), interval)
+
+
+def _number(value: float, share: bool) -> str:
+    text = f"{100 * value:.1f}" if share else f"{value:.3f}"
+    return text.replace("-", MINUS) if float(text) else text.replace("-", "")
+
+
+def _row_title(row: Row) -> str:
+    return f"{row.title} (not an attack)" if row.key == "oracle" else row.title
+
+
+def _pipes(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+
+
+def _tex_cell(cell: Cell) -> str:
+    if not cell.value:
+        return "--"
+    return _tex(cell.value) + (rf" {{\scriptsize {_tex(cell.interval)}}}" if cell.interval else "")
+
+
+def _tex(text: str) -> str:
+    specials = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", MINUS: "$-$"}
+    specials |= {character: f"\\{character}" for character in "&%$#_{}"}
+    return "".join(specials.get(character, character) for character in text)

@@ -1,0 +1,60 @@
+"""How steady a training was, read off its curve."""
+
+import math
+from bisect import insort
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from diffaudit.records import CurvePoint
+
+
+def stability(curves: Sequence[CurvePoint], *, clip: float | None = None) -> dict[str, Any]:
+    """Return how steady a training was.
+
+    ``coefficient_of_variation`` by term: standard deviation over absolute mean of the unweighted term in the last
+    quarter of the steps; null where there are fewer than two values, one is not finite, or the mean is 0.
+    ``clipped_steps``: steps with a gradient norm above ``clip``. ``irregular_steps``: share of steps whose gradient
+    norm is below 1e-8, not finite, or above 10 times the median of the stage's earlier steps (stages move other
+    parameters, so each starts its own median). Null without steps, and ``clipped_steps`` without a ``clip``.
+    """
+    last = curves[len(curves) - math.ceil(len(curves) / 4) :]
+    terms = dict.fromkeys(name for point in curves for name in point.parts)
+    norms = [point.gradient_norm for point in curves]
+    return {
+        "steps": len(curves),
+        "coefficient_of_variation": {
+            name: coefficient_of_variation([point.parts[name] for point in last if name in point.parts])
+            for name in terms
+        },
+        "clipped_steps": sum(not norm <= clip for norm in norms) if curves and clip is not None else None,
+        "irregular_steps": sum(irregular_steps(curves)) / len(curves) if curves else None,
+    }
+
+
+def coefficient_of_variation(values: Sequence[float]) -> float | None:
+    """Return the standard deviation (``N - 1``) over the absolute mean; None where it is undefined.
+
+    >>> coefficient_of_variation([1.0, 2.0, 3.0])
+    0.5
+    """
+    column = np.asarray(values, dtype=np.float64)
+    if len(column) < 2 or not np.isfinite(column).all():
+        return None
+    mean = abs(column.mean())
+    return float(column.std(ddof=1) / mean) if mean > 1e-12 * np.abs(column).max() else None
+
+
+def irregular_steps(curves: Sequence[CurvePoint]) -> list[bool]:
+    """Return for each step whether its gradient vanished (< 1e-8), broke (not finite) or burst (> 10 x the median)."""
+    earlier: dict[str, list[float]] = defaultdict(list)
+    found = []
+    for point in curves:
+        norm, before = point.gradient_norm, earlier[point.stage]
+        burst = bool(before) and norm > 10 * (before[(len(before) - 1) // 2] + before[len(before) // 2]) / 2
+        found.append(norm < 1e-8 or not math.isfinite(norm) or burst)
+        if math.isfinite(norm):
+            insort(before, norm)
+    return found

@@ -1,0 +1,50 @@
+"""Trains the prior's autoencoder to keep what is small: eyes, mouths, frames."""
+
+import torch
+from torch import Tensor, nn
+
+from diffaudit.models.autoencoder import UnshuffleAutoencoder
+from diffaudit.training.pool import Pool
+
+
+def detail_weight(images: Tensor, *, gain: float = 24.0) -> Tensor:
+    """``(B, 3, H, W) -> (B, 1, H, W)``: 1 on plain areas, up to ``1 + gain / 2`` where a pixel differs from its surroundings."""
+    grey = images.mean(1, keepdim=True)
+    contrast = (grey - nn.functional.avg_pool2d(grey, 7, 1, 3, count_include_pad=False)).abs()
+    return 1 + gain * nn.functional.max_pool2d(contrast, 3, 1, 1).clamp(max=0.5)
+
+
+def reconstruction_loss(model: UnshuffleAutoencoder, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Detail-weighted L1 of images in [0, 1] and of their finite differences, latents blurred by a little noise.
+
+    The noise (0.1) and a light pull of the latents to the origin keep near-by latents near-by pictures, which is what
+    a diffusion model in that space needs.
+    """
+    target = images * 2 - 1
+    latents = model.encode(target)
+    rebuilt = model.decode(latents + 0.1 * torch.randn(latents.shape, generator=generator))
+    weight = detail_weight(images)
+    error = rebuilt - target
+    pixel = (weight * error.abs()).mean()
+    edges = (weight[..., 1:] * error.diff(dim=-1).abs()).mean() + (weight[..., 1:, :] * error.diff(dim=-2).abs()).mean()
+    return pixel + 0.5 * edges + 1e-3 * latents.square().mean()
+
+
+def batch_loss(model: UnshuffleAutoencoder, pool: Pool, batch: int, generator: torch.Generator) -> Tensor:
+    """:func:`reconstruction_loss` of ``batch`` random pictures of the pool."""
+    images, _ = pool.draw(batch, generator)
+    return reconstruction_loss(model, images, generator)
+
+
+@torch.no_grad()
+def standardise(model: UnshuffleAutoencoder, images: Tensor) -> None:
+    """Sets ``shift_factor`` and ``scaling_factor`` from the latents of ``images (N, 3, H, W)`` in [0, 1]."""
+    latents = model.encode(images * 2 - 1)
+    model.register_to_config(shift_factor=float(latents.mean()), scaling_factor=float(1 / latents.std()))
+
+
+@torch.no_grad()
+def psnr(model: UnshuffleAutoencoder, images: Tensor) -> float:
+    """Mean over images of the peak signal-to-noise ratio in dB of the round trip, images in [0, 1]."""
+    error = (model(images * 2 - 1).clamp(-1, 1) / 2 + 0.5 - images).square().mean((1, 2, 3))
+    return float((-10 * error.log10()).mean())

@@ -1,0 +1,70 @@
+"""Trains identity encoders: ArcFace over the public identities, helped by the factors that made the faces."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from diffaudit.models.networks import Network, build_network
+from diffaudit.training.augmentation import random_views
+from diffaudit.training.pool import Pool
+
+
+def arcface_logits(embeddings: Tensor, centres: Tensor, labels: Tensor, *, margin: float = 0.3, scale: float = 24.0) -> Tensor:
+    r"""Logits :math:`s \cos(\theta_{b,c} + m [c = y_b])` of unit vectors.
+
+    Shapes ``(B, D), (C, D), (B,) -> (B, C)``. Beyond :math:`\theta > \pi - m` the margin is applied to the cosine
+    instead, which keeps the loss monotone. Deng et al., *ArcFace*, 2019, arXiv 1801.07698.
+
+    >>> arcface_logits(torch.eye(2), torch.eye(2), torch.tensor([0, 1]), margin=0.0, scale=1.0)
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    cosine = (embeddings @ centres.T).clamp(-1, 1)
+    sine = (1 - cosine.square()).clamp(min=1e-9).sqrt()
+    shifted = cosine * math.cos(margin) - sine * math.sin(margin)
+    shifted = torch.where(cosine > -math.cos(margin), shifted, cosine - margin * math.sin(margin))
+    own = nn.functional.one_hot(labels, len(centres)).bool()
+    return scale * torch.where(own, shifted, cosine)
+
+
+class EncoderTrainer(nn.Module):
+    """An encoder with what its training needs beside it.
+
+    A free ArcFace centre for each of 4,000 identities learns only when its own few pictures come by. The public faces
+    have known factors, so the centres are a function of them: ``c = normalise(g(factors))``, and every picture teaches
+    all centres. A linear read-out of the factors from the penultimate features helps the trunk to find them at all.
+    """
+
+    def __init__(self, architecture: str, dimension: int, factors: int) -> None:
+        super().__init__()
+        self.encoder: Network = build_network(architecture, dimension)
+        self.centres = nn.Sequential(nn.Linear(factors, 256), nn.SiLU(), nn.Linear(256, dimension))
+        self.factors = nn.Linear(self.encoder.head.in_features, factors)
+
+    def loss(self, pool: Pool, identities: Tensor, batch: int, erase: float, generator: torch.Generator) -> Tensor:
+        """Squared error of the factors read out, in units of their variance, plus a tenth of the ArcFace cross-entropy.
+
+        With the full ArcFace loss from the start a fresh trunk learns skin and hair colour and little else.
+        """
+        images, rows = pool.draw(batch, generator)
+        features = self.encoder.features(random_views(images, generator, colour=0.04, erase=erase))
+        embeddings = nn.functional.normalize(self.encoder.head(features), dim=1)
+        centres = nn.functional.normalize(self.centres(2 * identities - 1), dim=1)
+        logits = arcface_logits(embeddings, centres, pool.labels[rows], margin=0.2)
+        error = (self.factors(features) - identities[pool.labels[rows]]) / identities.std(0)
+        return error.square().mean() + 0.1 * nn.functional.cross_entropy(logits, pool.labels[rows])
+
+
+@torch.no_grad()
+def verification_auc(encoder: Network, images: Tensor, labels: Tensor) -> float:
+    """Area under the ROC curve over all pairs: is the cosine of two photographs higher when they show one person?"""
+    embeddings = nn.functional.normalize(torch.cat([encoder(part) for part in images.split(256)]), dim=1)
+    cosine = embeddings @ embeddings.T
+    upper = torch.ones_like(cosine).triu(1).bool()
+    same = (labels[:, None] == labels[None])[upper]
+    order = cosine[upper].argsort()
+    ranks = torch.empty(len(order), dtype=torch.float64)
+    ranks[order] = torch.arange(1, len(order) + 1, dtype=torch.float64)
+    positives = int(same.sum())
+    return float((ranks[same].sum() - positives * (positives + 1) / 2) / (positives * (len(same) - positives)))

@@ -1,0 +1,47 @@
+"""The picture pools that the bundled models are trained on: rendered once, kept as bytes, drawn at random."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffaudit.data.faces import FaceFactors, photographs
+from diffaudit.data.rendering import render_faces
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Rendered photographs ``images (N, 3, H, W) uint8`` of ``labels (N,)`` with the factors that made them."""
+
+    images: Tensor
+    labels: Tensor
+    faces: FaceFactors
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """``count`` random rows: images ``(count, 3, H, W)`` in [0, 1] and their row numbers ``(count,)``."""
+        rows = torch.randint(len(self), (count,), generator=generator)
+        return self.at(rows), rows
+
+    def at(self, rows: Tensor) -> Tensor:
+        """The images of ``rows``, as floats in [0, 1]."""
+        return self.images[rows].float() / 255
+
+
+def rendered_pool(identities: Tensor, per_identity: int, *, seed: int, cache: Path | None = None) -> Pool:
+    """Photographs of ``identities (C, 23)``; kept in the file ``cache`` (NumPy) where one is given."""
+    faces, labels = photographs(identities, per_identity, seed=seed)
+    if cache is not None and cache.exists():
+        return Pool(torch.from_numpy(np.load(cache)), labels, faces)
+    parts = [(render_faces(faces[i : i + 512]) * 255 + 0.5).byte() for i in range(0, len(faces), 512)]
+    images = torch.cat(parts)
+    if cache is not None:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        partial = cache.with_suffix(".partial.npy")
+        np.save(partial, images.numpy())
+        partial.replace(cache)
+    return Pool(images, labels, faces)

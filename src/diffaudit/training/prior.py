@@ -1,0 +1,159 @@
+"""Trains the bundled prior: a latent diffusion model of public faces under a caption and an identity embedding."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+
+from diffaudit.models.autoencoder import UnshuffleAutoencoder
+from diffaudit.models.conditioning import Condition, IdentityProjector, TextConditioner
+from diffaudit.models.prior import DiffusionPrior
+
+PAD, START, END, UNKNOWN = "[pad]", "[start]", "[end]", "[unknown]"
+PROMPT_TOKENS = 26
+
+
+@dataclass(frozen=True)
+class Dropping:
+    """How often training hides a condition, so that each can be absent when sampling."""
+
+    text: float = 0.5
+    identity: float = 0.25
+    both: float = 0.08
+
+
+@dataclass(frozen=True, eq=False)
+class LatentPool:
+    """What the prior is trained on: ``latents (N, c, h, w)``, ``embeddings (N, D)``, ``token_ids (N, L)``, per identity
+    ``per_identity`` consecutive rows."""
+
+    latents: Tensor
+    embeddings: Tensor
+    token_ids: Tensor
+    per_identity: int
+
+
+def word_tokenizer(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer with one token a word, for captions whose words are all known."""
+    words = [PAD, START, END, UNKNOWN, *vocabulary]
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer.post_processor = TemplateProcessing(single=f"{START} $A {END}", special_tokens=[(START, 1), (END, 2)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=START,
+        eos_token=END,
+        unk_token=UNKNOWN,
+        model_max_length=PROMPT_TOKENS,
+    )
+
+
+def small_prior(
+    autoencoder: UnshuffleAutoencoder,
+    *,
+    vocabulary: Sequence[str],
+    embedding_dim: int,
+    widths: tuple[int, int] = (96, 160),
+    cross_attention_dim: int = 128,
+) -> DiffusionPrior:
+    """An untrained prior of the bundled size: velocity prediction on 8 x 8 latents, attention at 8 x 8 and 4 x 4."""
+    tokenizer = word_tokenizer(vocabulary)
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=cross_attention_dim,
+            intermediate_size=2 * cross_attention_dim,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=PROMPT_TOKENS,
+            projection_dim=cross_attention_dim,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
+    )
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=autoencoder.config.latent_channels,
+        out_channels=autoencoder.config.latent_channels,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=widths,
+        layers_per_block=1,
+        attention_head_dim=4,
+        norm_num_groups=16,
+        cross_attention_dim=cross_attention_dim,
+        class_embed_type="projection",
+        projection_class_embeddings_input_dim=cross_attention_dim,
+    )
+    scheduler = DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False)
+    projector = IdentityProjector(embedding_dim, cross_attention_dim)
+    return DiffusionPrior(autoencoder, unet, scheduler, text=TextConditioner(tokenizer, text), projector=projector)
+
+
+class PriorTrainer(nn.Module):
+    """The parts of a prior that are trained here: UNet, text encoder and identity projector; the autoencoder is not."""
+
+    def __init__(self, prior: DiffusionPrior, dropping: Dropping | None = None) -> None:
+        super().__init__()
+        assert prior.text is not None and prior.projector is not None  # noqa: S101
+        self.unet, self.text, self.projector = prior.unet, prior.text, prior.projector
+        self._prior = [prior]  # in a list: not a sub-module, so the frozen autoencoder stays out of checkpoints
+        self._dropping = dropping or Dropping()
+
+    def loss(self, pool: LatentPool, batch: int, generator: torch.Generator) -> Tensor:
+        r"""Squared error of the velocity, weighted by :math:`\min(\mathrm{SNR}, 5)/(\mathrm{SNR} + 1)`.
+
+        Salimans and Ho, *Progressive Distillation*, 2022, arXiv 2202.00512; Hang et al., *Min-SNR Weighting*, 2023,
+        arXiv 2303.09556.
+        """
+        prior = self._prior[0]
+        rows = torch.randint(len(pool.latents), (batch,), generator=generator)
+        latents = pool.latents[rows]
+        noise = torch.randn(latents.shape, generator=generator)
+        timesteps = torch.randint(prior.num_train_timesteps, (batch,), generator=generator)
+        noisy = prior.add_noise(latents, noise, timesteps)
+        condition = self._condition(pool, rows, generator)
+        kept = prior.alphas_cumprod[timesteps][:, None, None, None]
+        velocity = kept.sqrt() * noise - (1 - kept).sqrt() * latents
+        predicted = self.unet(
+            noisy, timesteps, encoder_hidden_states=condition.tokens, class_labels=condition.pooled, return_dict=False
+        )[0]
+        snr = prior.alphas_cumprod[timesteps] / (1 - prior.alphas_cumprod[timesteps])
+        weight = snr.clamp(max=5) / (snr + 1)
+        error = (predicted - velocity).square().mean((1, 2, 3))
+        return (weight * error).mean() / weight.mean()
+
+    def _condition(self, pool: LatentPool, rows: Tensor, generator: torch.Generator) -> Condition:
+        """Captions of the rows and identity embeddings of *other* photographs of the same person, hidden at random."""
+        count = len(rows)
+        chance = torch.rand(count, 3, generator=generator)
+        both = chance[:, 2] < self._dropping.both
+        no_text = (chance[:, 0] < self._dropping.text) | both
+        no_identity = ((chance[:, 1] < self._dropping.identity) & ~no_text) | both
+        ids = torch.where(no_text[:, None], self._null_ids(pool.token_ids), pool.token_ids[rows])
+        views = torch.randint(pool.per_identity, (count, 8), generator=generator)
+        use = torch.randint(1, 9, (count, 1), generator=generator)
+        mates = pool.embeddings[(rows // pool.per_identity * pool.per_identity)[:, None] + views]
+        kept = (torch.arange(8) < use)[..., None]
+        identity = nn.functional.normalize((mates * kept).sum(1), dim=1)
+        projected = self.projector(identity * ~no_identity[:, None])
+        return Condition(torch.cat([self.text.encode(ids), projected.tokens], dim=1), projected.pooled)
+
+    def _null_ids(self, like: Tensor) -> Tensor:
+        ids = torch.zeros(like.shape[1], dtype=like.dtype)
+        ids[0], ids[1] = 1, 2
+        return ids
+
+
+@torch.no_grad()
+def latent_rows(prior: DiffusionPrior, images: Tensor) -> Tensor:
+    """Standardised latents of byte images ``(N, 3, H, W)``, computed in small batches."""
+    return torch.cat([prior.encode(part.float() / 255) for part in images.split(256)])

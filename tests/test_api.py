@@ -1,0 +1,61 @@
+"""`diffaudit.invert` hands settings, folder and a Python object over; the work behind it is replaced."""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from torch import nn
+
+import diffaudit
+from diffaudit import InversionSettings, SettingsError, configurations
+from diffaudit.settings import BundledModel, GivenModel
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
+    made: list[dict[str, Any]] = []
+    module = ModuleType("diffaudit.study.runner")
+
+    def run_inversion(settings: InversionSettings, folder: Path, **others: Any) -> Path:
+        made.append({"settings": settings, "folder": folder, **others})
+        return folder
+
+    vars(module)["run_inversion"] = run_inversion
+    monkeypatch.setitem(sys.modules, "diffaudit.study.runner", module)
+    monkeypatch.setattr(configurations, "configuration_folder", lambda: tmp_path)
+    (tmp_path / "quick.yaml").write_text("name: quick\nseed: 5\n")
+    return made
+
+
+def test_by_default_it_is_the_quick_configuration(calls: list[dict[str, Any]]) -> None:
+    assert diffaudit.invert() == Path("runs/quick")
+    assert calls[0]["settings"] == InversionSettings(name="quick", seed=5)
+    assert calls[0]["target"] is None
+
+
+def test_settings_may_be_a_file_or_checked_already(calls: list[dict[str, Any]], tmp_path: Path) -> None:
+    assert diffaudit.invert(tmp_path / "quick.yaml", tmp_path / "run") == tmp_path / "run"
+    assert diffaudit.invert(InversionSettings(name="mine"), "there") == Path("there")
+    assert [call["settings"].name for call in calls] == ["quick", "mine"]
+
+
+def test_a_python_object_takes_the_place_of_the_target(calls: list[dict[str, Any]]) -> None:
+    model, before = nn.Linear(2, 3), InversionSettings()
+    diffaudit.invert(before, target=model)
+    assert calls[0]["target"] is model
+    assert calls[0]["settings"].attack.target == GivenModel(name="Linear")
+    assert isinstance(before.attack.target, BundledModel)
+    assert calls[0]["settings"].judging == before.judging
+
+    named = diffaudit.check_settings({"attack": {"target": {"kind": "given", "name": "mine", "size": 8}}})
+    diffaudit.invert(named, target=model)
+    assert calls[1]["settings"] == named
+
+
+def test_faulty_settings_are_told(calls: list[dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("seed: x\n")
+    with pytest.raises(SettingsError, match="`seed` should"):
+        diffaudit.invert(tmp_path / "bad.yaml")
+    assert calls == []
