@@ -179,7 +179,7 @@ def build_weighting(settings: s.InversionSettings) -> Weighting:
     """The weighting; a group that a stage does not name weighs nothing there."""
     match settings.weighting:
         case s.FixedWeights(weights=weights):
-            return Fixed(weights)
+            return Fixed({group: weights.get(group, 0.0) for group in s.GROUPS})
         case s.StagedWeights(handover=handover, shape=shape):
             starts = [sum(stage.steps for stage in settings.stages[:i]) for i in range(len(settings.stages))]
             stages = [
@@ -231,7 +231,7 @@ def chosen_classes(setting: str | int | list[int], available: int, seed: int) ->
         if setting > available:
             raise InvalidSetting("classes", f"be at most the target's number of classes ({available})", setting)
         return torch.randperm(available, generator=torch.Generator().manual_seed(seed))[:setting].sort().values
-    assert isinstance(setting, list)  # noqa: S101
+    assert isinstance(setting, list)
     wrong = [index for index in setting if index >= available]
     if wrong or len(set(setting)) < len(setting):
         raise InvalidSetting("classes", f"be different indices below {available}", setting)
@@ -276,7 +276,9 @@ def opened(setting: s.PictureFolders) -> list[ImageFolder]:
     folders = []
     for path in setting.folders:
         folder = open_folder(path)
-        names = [n for n in folder.names if (setting.include is None or n in setting.include) and n not in setting.exclude]
+        names = [
+            n for n in folder.names if (setting.include is None or n in setting.include) and n not in setting.exclude
+        ]
         folder = folder.only(names)
         if setting.half is not None:
             training, reference = halves(folder, seed=setting.seed)
@@ -353,9 +355,9 @@ def _load_checkpoint(model: nn.Module, path: Path | None) -> None:
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        state = load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        model.load_state_dict(load_file(path))
+        return
+    state = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(state.get("state_dict", state))
 
 

@@ -39,7 +39,8 @@ Weight = Annotated[Real, Field(ge=0)]
 Rate = Annotated[Real, Field(gt=0)]
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
-GROUPS = ("prior", "cls", "id", "perc", "reg")
+Group = Literal["prior", "cls", "id", "perc", "reg"]
+GROUPS: tuple[Group, ...] = ("prior", "cls", "id", "perc", "reg")
 """The groups of terms that weights are given for."""
 
 
@@ -209,7 +210,7 @@ class Stage(Section):
     steps: Count
     rate: Rate
     embedding_factor: Weight = 0.1
-    weights: dict[Literal["prior", "cls", "id", "perc", "reg"], Weight]
+    weights: dict[Group, Weight]
     batch: Positive = 16
 
 
@@ -224,7 +225,7 @@ class FixedWeights(Section):
     """The same weights in every stage, whatever the stages say."""
 
     kind: Literal["fixed"] = "fixed"
-    weights: dict[Literal["prior", "cls", "id", "perc", "reg"], Weight] = {
+    weights: dict[Group, Weight] = {
         "prior": 1.2,
         "cls": 1.0,
         "id": 0.8,

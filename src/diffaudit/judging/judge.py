@@ -46,7 +46,7 @@ class Instruments:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Images handed to the judges: ``images (B, 3, H, W) uint8``, sought ``labels (B,)``, ``sources`` and their pictures."""
+    """Images handed to the judges: ``images (B, 3, H, W) uint8``, ``labels (B,)`` sought, sources and their pictures."""
 
     row: str
     images: Tensor
@@ -178,10 +178,12 @@ def refuse_dependent(name: str, judge: Classifier, target: Classifier) -> None:
         raise ThreatModelViolation(f"The judge `{name}` is the target itself. Judge with another model.")
     if judge.fingerprint == target.fingerprint:
         raise ThreatModelViolation(
-            f"The judge `{name}` has the target's weight file (SHA-256 {judge.fingerprint[:12]}). Judge with another model."
+            f"The judge `{name}` has the target's weight file (SHA-256 {judge.fingerprint[:12]}). Use another judge."
         )
     mine, theirs = dict(judge.model.named_parameters()), dict(target.model.named_parameters())
-    shared = [key for key in mine if key in theirs and mine[key].shape == theirs[key].shape and mine[key].numel() > 1000]
+    shared = [
+        key for key in mine if key in theirs and mine[key].shape == theirs[key].shape and mine[key].numel() > 1000
+    ]
     if not shared:
         return
     cosines = [float(nn.functional.cosine_similarity(mine[k].flatten(), theirs[k].flatten(), dim=0)) for k in shared]

@@ -40,6 +40,7 @@ class AttributeEstimator(nn.Module):
 def low_pass_light(images: Tensor, *, grid: int = 4) -> Tensor:
     """``(B, grid * grid)`` mean luminance on a coarse grid: illumination without a network, for any photographs.
 
+    >>> import torch
     >>> low_pass_light(torch.ones(1, 3, 8, 8), grid=2)
     tensor([[1., 1., 1., 1.]])
     """

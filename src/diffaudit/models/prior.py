@@ -62,7 +62,7 @@ class DiffusionPrior(nn.Module):
 
     @classmethod
     def load(cls, location: str | Path) -> Self:
-        """Opens a folder of diffusers' layout, or a hub id; safetensors only.
+        """Opens a folder of diffusers' layout, or a hub id; safetensors only. Weights are read into float32.
 
         Raises:
             InvalidSetting: the folder holds no ``model_index.json`` or lacks an autoencoder, UNet or scheduler.
@@ -77,10 +77,17 @@ class DiffusionPrior(nn.Module):
         text = TextConditioner(parts["tokenizer"], parts["text_encoder"]) if "text_encoder" in parts else None
         projector = parts.get("identity_projector")
         prior = cls(parts["vae"], parts["unet"], parts["scheduler"], text=text, projector=projector)
-        return prior.eval().requires_grad_(False)
+        # diffusers widens weights kept in half precision, transformers does not.
+        return prior.float().eval().requires_grad_(False)
 
     def save(self, folder: str | Path) -> None:
-        """Writes diffusers' layout: a folder a component and ``model_index.json``."""
+        """Writes diffusers' layout: a folder a component and ``model_index.json``.
+
+        Raises:
+            InvalidSetting: the UNet holds adapters, which would be written in a form that no UNet reads back.
+        """
+        if any(".lora_" in name for name, _ in self.unet.named_parameters()):
+            raise InvalidSetting("prior", "hold no adapters when it is saved", "LoRA layers", "Merge them: merge_lora.")
         folder = Path(folder)
         parts: dict[str, Any] = {"vae": self.autoencoder, "unet": self.unet, "scheduler": self.scheduler}
         if self.text is not None:

@@ -140,7 +140,8 @@ def _cards(metrics: Json) -> Iterator[Card]:
     if cosine:
         ends = "" if cosine["low"] is None else f"{cosine['low']:.2f} to {cosine['high']:.2f}".replace("-", MINUS)
         yield Card("Identity cosine", f"{cosine['value']:.2f}".replace("-", MINUS), ends, "to the private mean")
-    total = sum(seconds for seconds in (metrics.get("seconds") or {}).values() if seconds is not None)
+    times = {name: seconds for name, seconds in (metrics.get("seconds") or {}).items() if seconds is not None}
+    total = times.get("total", sum(times.values()))
     if total:
         yield Card("Time", duration(total), "", f"{metrics['samples']} images, {metrics['classes']} classes")
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def save_pictures(folder: Path, images: Tensor, labels: Tensor | None = None, *, numbers: Tensor | None = None) -> None:
-    """Byte images ``(B, 3, H, W)`` as ``<label>-<number within label>.png``, or ``<number>.png`` where numbers are given."""
+    """Byte images ``(B, 3, H, W)`` as ``<label>-<number within label>.png``, or as ``<number>.png`` if numbered."""
     folder.mkdir(parents=True, exist_ok=True)
     seen: dict[int, int] = {}
     for index, image in enumerate(images):

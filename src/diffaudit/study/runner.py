@@ -22,7 +22,15 @@ from diffaudit.inversion.generator import add_lora, check_embedding_fits, withou
 from diffaudit.inversion.sampling import Reconstructions, sample
 from diffaudit.inversion.training import StepReport, TrainingState, stage_optimiser, train_stage
 from diffaudit.judging.judge import Judge, Judged
-from diffaudit.records import CurvePoint, RunFolder, append_lines, read_curves, read_records, write_atomically, write_json
+from diffaudit.records import (
+    CurvePoint,
+    RunFolder,
+    append_lines,
+    read_curves,
+    read_records,
+    write_atomically,
+    write_json,
+)
 from diffaudit.settings import InversionSettings, dump_settings
 from diffaudit.study.checkpoints import load_checkpoint, load_tensors, save_checkpoint, save_tensors
 from diffaudit.study.metrics import inversion_metrics
@@ -86,7 +94,11 @@ def run_inversion(
     earlier = json.loads(run.folder.metrics.read_text())["seconds"] if run.folder.metrics.exists() else None
     seconds = earlier or {name: round(value, 2) for name, value in run.seconds.items()}
     metrics = inversion_metrics(
-        records, curves=read_curves(run.folder.curves), seconds=seconds, clip=settings.optimiser.clip, seed=settings.seed
+        records,
+        curves=read_curves(run.folder.curves),
+        seconds=seconds,
+        clip=settings.optimiser.clip,
+        seed=settings.seed,
     )
     write_json(run.folder.metrics, metrics)
     _finish_manifest(run, manifest, attacker, judge, seconds)
@@ -130,7 +142,8 @@ def _train(run: _Run, state: TrainingState, anchors: Tensor) -> None:
     def pull(rows: Tensor) -> Tensor:
         match settings.terms.identity_anchor:
             case "learned":
-                return state.embedding(rows)
+                own: Tensor = state.embedding(rows)
+                return own
             case _:
                 return anchors[rows]
 
@@ -163,8 +176,15 @@ def _train(run: _Run, state: TrainingState, anchors: Tensor) -> None:
                 save_checkpoint(checkpoint, step=total, tensors=_parameters(state), optimiser=optimiser)
 
         train_stage(
-            state, objective, plan, image, optimiser, pull,
-            seed=settings.seed, begin=max(0, done - plan.first_step), on_step=on_step,
+            state,
+            objective,
+            plan,
+            image,
+            optimiser,
+            pull,
+            seed=settings.seed,
+            begin=max(0, done - plan.first_step),
+            on_step=on_step,
         )
 
 

@@ -1,4 +1,4 @@
-"""Trains estimators of known factors: the attacker's attributes (pose, expression, light), the judges' identity factors."""
+"""Trains estimators of known factors: the attacker's attributes, and the judges' identity factors."""
 
 import torch
 from torch import Tensor
@@ -9,14 +9,17 @@ from diffaudit.training.pool import Pool
 
 
 def attribute_targets(faces: FaceFactors) -> Tensor:
-    """``(N, 10)``: pose, expression and illumination, as :data:`~diffaudit.models.attributes.ATTRIBUTES` orders them."""
+    """``(N, 10)``: pose, expression, illumination, in the order of :data:`~diffaudit.models.attributes.ATTRIBUTES`."""
     return torch.cat([faces.pose, faces.expression, faces.illumination], dim=1)
 
 
-def regression_loss(network: Network, pool: Pool, standardised: Tensor, batch: int, generator: torch.Generator) -> Tensor:
+def regression_loss(
+    network: Network, pool: Pool, standardised: Tensor, batch: int, generator: torch.Generator
+) -> Tensor:
     """Mean squared error of ``standardised (N, F)`` targets (zero mean, unit variance over the pool)."""
     images, rows = pool.draw(batch, generator)
-    return (network(images) - standardised[rows]).square().mean()
+    error: Tensor = network(images) - standardised[rows]
+    return error.square().mean()
 
 
 @torch.no_grad()

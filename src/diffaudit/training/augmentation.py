@@ -5,7 +5,13 @@ from torch import Tensor, nn
 
 
 def random_views(
-    images: Tensor, generator: torch.Generator, *, shift: float = 0.06, zoom: float = 0.08, colour: float = 0.1, erase: float = 0.0
+    images: Tensor,
+    generator: torch.Generator,
+    *,
+    shift: float = 0.06,
+    zoom: float = 0.08,
+    colour: float = 0.1,
+    erase: float = 0.0,
 ) -> Tensor:
     """``(B, 3, H, W) in [0, 1]`` to the same: mirrored at random, moved, zoomed, recoloured, a patch erased at random.
 

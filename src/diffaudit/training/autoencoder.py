@@ -8,7 +8,7 @@ from diffaudit.training.pool import Pool
 
 
 def detail_weight(images: Tensor, *, gain: float = 24.0) -> Tensor:
-    """``(B, 3, H, W) -> (B, 1, H, W)``: 1 on plain areas, up to ``1 + gain / 2`` where a pixel differs from its surroundings."""
+    """``(B, 3, H, W) -> (B, 1, H, W)``: 1 on plain areas, up to ``1 + gain / 2`` where pixels stand out."""
     grey = images.mean(1, keepdim=True)
     contrast = (grey - nn.functional.avg_pool2d(grey, 7, 1, 3, count_include_pad=False)).abs()
     return 1 + gain * nn.functional.max_pool2d(contrast, 3, 1, 1).clamp(max=0.5)
@@ -40,7 +40,8 @@ def batch_loss(model: UnshuffleAutoencoder, pool: Pool, batch: int, generator: t
 def standardise(model: UnshuffleAutoencoder, images: Tensor) -> None:
     """Sets ``shift_factor`` and ``scaling_factor`` from the latents of ``images (N, 3, H, W)`` in [0, 1]."""
     latents = model.encode(images * 2 - 1)
-    model.register_to_config(shift_factor=float(latents.mean()), scaling_factor=float(1 / latents.std()))
+    shift, scale = float(latents.mean()), float(1 / latents.std())
+    model.register_to_config(shift_factor=shift, scaling_factor=scale)  # type: ignore[no-untyped-call]
 
 
 @torch.no_grad()

@@ -53,13 +53,13 @@ RECIPES: Mapping[str, Recipe] = {
     "autoencoder": Recipe("autoencoder", "unshuffle", 1, 32, _schedule(2500, average=0.999, weight_decay=0.01)),
     "decoder": Recipe("decoder", "unshuffle", 2, 32, _schedule(2000, 1e-3, average=0.999, weight_decay=0.01)),
     "identity": Recipe("encoder", "residual", 11, 32, _schedule(3000)),
-    "prior": Recipe("prior", "unet", 5, 32, _schedule(11000, 1.5e-3, 0.9995, warmup=300, weight_decay=0.01)),
+    "prior": Recipe("prior", "unet", 5, 32, _schedule(7600, 1.5e-3, 0.999, warmup=300, weight_decay=0.01)),
     "target": Recipe("classifier", "residual", 21, 32, _schedule(1500), 1001, 48),
-    "attributes": Recipe("attributes", "plain", 31, 32, _schedule(2000)),
+    "attributes": Recipe("attributes", "plain", 31, 32, _schedule(1500)),
     "judge-plain": Recipe("classifier", "plain", 22, 32, _schedule(2000), 2002, 96, 0.3, 0.05),
-    "judge-depthwise": Recipe("classifier", "depthwise", 23, 32, _schedule(2000), 3003, 96, 0.3, 0.05),
-    "judge-identity": Recipe("encoder", "depthwise", 12, 32, _schedule(2500), erase=0.3),
-    "judge-factors": Recipe("factors", "plain", 32, 32, _schedule(2000)),
+    "judge-depthwise": Recipe("classifier", "depthwise", 23, 32, _schedule(1600), 3003, 96, 0.3, 0.05),
+    "judge-identity": Recipe("encoder", "depthwise", 12, 32, _schedule(2000), erase=0.3),
+    "judge-factors": Recipe("factors", "plain", 32, 32, _schedule(1500)),
 }
 BUNDLED = tuple(RECIPES)
 """Every model in the order in which they can be made: the prior needs the autoencoder and the identity encoder."""
@@ -67,7 +67,7 @@ BUNDLED = tuple(RECIPES)
 
 @dataclass(frozen=True, eq=False)
 class Workshop:
-    """Where models are made: finished ones in ``output/<name>``, checkpoints and rendered pictures in ``output/.work``."""
+    """Where models are made: finished ones in ``output/<name>``, checkpoints and pictures in ``output/.work``."""
 
     output: Path
     quick: bool
@@ -235,7 +235,10 @@ def _make_regressor(name: str, shop: Workshop) -> None:
     unseen = unseen_pictures(4)
     images, known = unseen.at(torch.arange(len(unseen))), read(unseen.faces)
     found = correlation(network, images, known)
-    scores = {"correlation_unseen": [round(float(value), 3) for value in found], "mean_absolute_error_unseen": _errors(network, images, known)}
+    scores = {
+        "correlation_unseen": [round(float(value), 3) for value in found],
+        "mean_absolute_error_unseen": _errors(network, images, known),
+    }
     card = shop.card(name, network, seconds, **scores) | {"outputs": targets.shape[1], "spread": spread.tolist()}
     write_card(shop.output / name, card)
 
@@ -255,7 +258,7 @@ def _make_prior(name: str, shop: Workshop) -> None:
     encoder, _ = load_network(_finished(shop, "identity"))
     torch.manual_seed(recipe.seed)
     prior = small_prior(autoencoder, vocabulary=VOCABULARY, embedding_dim=EMBEDDING)
-    assert prior.text is not None  # noqa: S101
+    assert prior.text is not None
     with torch.no_grad():
         parts = [nn.functional.normalize(encoder(part.float() / 255), dim=1) for part in pool.images.split(256)]
     token_ids = prior.text.token_ids(captions(pool.faces))

@@ -10,7 +10,9 @@ from diffaudit.training.augmentation import random_views
 from diffaudit.training.pool import Pool
 
 
-def arcface_logits(embeddings: Tensor, centres: Tensor, labels: Tensor, *, margin: float = 0.3, scale: float = 24.0) -> Tensor:
+def arcface_logits(
+    embeddings: Tensor, centres: Tensor, labels: Tensor, *, margin: float = 0.3, scale: float = 24.0
+) -> Tensor:
     r"""Logits :math:`s \cos(\theta_{b,c} + m [c = y_b])` of unit vectors.
 
     Shapes ``(B, D), (C, D), (B,) -> (B, C)``. Beyond :math:`\theta > \pi - m` the margin is applied to the cosine
@@ -53,7 +55,8 @@ class EncoderTrainer(nn.Module):
         centres = nn.functional.normalize(self.centres(2 * identities - 1), dim=1)
         logits = arcface_logits(embeddings, centres, pool.labels[rows], margin=0.2)
         error = (self.factors(features) - identities[pool.labels[rows]]) / identities.std(0)
-        return error.square().mean() + 0.1 * nn.functional.cross_entropy(logits, pool.labels[rows])
+        loss: Tensor = error.square().mean() + 0.1 * nn.functional.cross_entropy(logits, pool.labels[rows])
+        return loss
 
 
 @torch.no_grad()

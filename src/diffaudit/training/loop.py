@@ -65,7 +65,7 @@ def fit(
             group["lr"] = schedule.rate_at(step)
         value = loss(torch.Generator().manual_seed(seed * 1_000_003 + step))
         optimiser.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         nn.utils.clip_grad_norm_(parameters, schedule.clip)
         optimiser.step()
         _average(averaged, module, min(schedule.average, (1 + step) / (10 + step)) if schedule.average else 0.0)
@@ -89,7 +89,12 @@ def _average(averaged: dict[str, Tensor], module: nn.Module, decay: float) -> No
 
 
 def _save(
-    path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, averaged: dict[str, Tensor], step: int, seconds: float
+    path: Path,
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    averaged: dict[str, Tensor],
+    step: int,
+    seconds: float,
 ) -> None:
     tensors = {f"module.{name}": value for name, value in module.state_dict().items()}
     tensors |= {f"averaged.{name}": value for name, value in averaged.items()}

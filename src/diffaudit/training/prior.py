@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
+from diffaudit.errors import InvalidSetting
 from diffaudit.models.autoencoder import UnshuffleAutoencoder
 from diffaudit.models.conditioning import Condition, IdentityProjector, TextConditioner
 from diffaudit.models.prior import DiffusionPrior
@@ -28,8 +30,10 @@ class Dropping:
 
 @dataclass(frozen=True, eq=False)
 class LatentPool:
-    """What the prior is trained on: ``latents (N, c, h, w)``, ``embeddings (N, D)``, ``token_ids (N, L)``, per identity
-    ``per_identity`` consecutive rows."""
+    """What the prior is trained on; each identity has ``per_identity`` consecutive rows.
+
+    ``latents (N, c, h, w)`` are standardised, ``embeddings (N, D)`` unit vectors, ``token_ids (N, L)`` captions.
+    """
 
     latents: Tensor
     embeddings: Tensor
@@ -65,6 +69,7 @@ def small_prior(
 ) -> DiffusionPrior:
     """An untrained prior of the bundled size: velocity prediction on 8 x 8 latents, attention at 8 x 8 and 4 x 4."""
     tokenizer = word_tokenizer(vocabulary)
+    latent_channels = autoencoder.latent_channels
     text = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -81,8 +86,8 @@ def small_prior(
     )
     unet = UNet2DConditionModel(
         sample_size=8,
-        in_channels=autoencoder.config.latent_channels,
-        out_channels=autoencoder.config.latent_channels,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         block_out_channels=widths,
@@ -103,7 +108,8 @@ class PriorTrainer(nn.Module):
 
     def __init__(self, prior: DiffusionPrior, dropping: Dropping | None = None) -> None:
         super().__init__()
-        assert prior.text is not None and prior.projector is not None  # noqa: S101
+        if prior.text is None or prior.projector is None:
+            raise InvalidSetting("prior", "know both a text and an identity condition", "a prior without one")
         self.unet, self.text, self.projector = prior.unet, prior.text, prior.projector
         self._prior = [prior]  # in a list: not a sub-module, so the frozen autoencoder stays out of checkpoints
         self._dropping = dropping or Dropping()
@@ -129,7 +135,8 @@ class PriorTrainer(nn.Module):
         snr = prior.alphas_cumprod[timesteps] / (1 - prior.alphas_cumprod[timesteps])
         weight = snr.clamp(max=5) / (snr + 1)
         error = (predicted - velocity).square().mean((1, 2, 3))
-        return (weight * error).mean() / weight.mean()
+        loss: Tensor = (weight * error).mean() / weight.mean()
+        return loss
 
     def _condition(self, pool: LatentPool, rows: Tensor, generator: torch.Generator) -> Condition:
         """Captions of the rows and identity embeddings of *other* photographs of the same person, hidden at random."""

@@ -1,0 +1,151 @@
+"""A run from settings to report, stopped and started again, and refused where it must be."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from diffaudit.errors import InvalidSetting, RunConflict, ThreatModelViolation
+from diffaudit.events import Event
+from diffaudit.records import RunFolder, read_curves, read_records
+from diffaudit.settings import InversionSettings, check_settings
+from diffaudit.study.runner import run_inversion
+
+METRICS = {
+    "audit", "classes", "samples", "target_accuracy", "judge_accuracy", "judge_accuracy_top5", "judges",
+    "identity_cosine", "knn_distance", "diversity", "perceptual_distance", "attribute_error", "factor_error",
+    "reference", "overfit_gap", "stability", "seconds",
+}  # fmt: skip
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Everything of a run that may not differ between repeats."""
+    run = RunFolder(folder)
+    files = [run.records, run.curves, *sorted(run.images.rglob("*.png"))]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+@pytest.fixture(scope="module")
+def whole_run(tiny_settings: InversionSettings, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The results of a run that nothing disturbed."""
+    return results(run_inversion(tiny_settings, tmp_path_factory.mktemp("whole") / "run", command="test"))
+
+
+class PowerCutError(Exception):
+    """Stands for a power cut at a moment of a run."""
+
+
+def test_a_run_leaves_all_that_a_report_needs(tiny_settings: InversionSettings, tmp_path: Path) -> None:
+    folder = run_inversion(tiny_settings, tmp_path / "run", command="test")
+    run = RunFolder(folder)
+    metrics = json.loads(run.metrics.read_text())
+    assert metrics.keys() >= METRICS
+    assert (metrics["classes"], metrics["samples"]) == (2, 4)
+    assert metrics["reference"].keys() == {"upper", "lower", "start", "oracle"}
+    records = read_records(run.records)
+    assert [r.row for r in records].count("attack") == 4
+    assert all((folder / record.image).exists() for record in records)
+    assert all((folder / record.source_image).exists() for record in records if record.source_image)
+    assert len(read_curves(run.curves)) == 6
+    assert run.report.exists()
+    assert json.loads(run.manifest.read_text())["state"] == "finished"
+
+
+def test_pairs_of_rows_share_sources_and_noise(tiny_values: dict[str, Any], tmp_path: Path) -> None:
+    """Without a training step the attack row is the start row, picture by picture."""
+    for stage in tiny_values["stages"]:
+        stage["steps"] = 0
+    folder = run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")
+    attack, start = (sorted((folder / "images" / row).glob("*.png")) for row in ("attack", "start"))
+    assert [path.read_bytes() for path in attack] == [path.read_bytes() for path in start]
+
+
+@pytest.mark.parametrize("moment", [1, 4, 7, 9, 11])
+def test_a_stopped_run_ends_with_the_same_bits(
+    tiny_settings: InversionSettings, tmp_path: Path, whole_run: dict[str, bytes], moment: int
+) -> None:
+    seen = 0
+
+    def stop(event: Event) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == moment:
+            raise PowerCutError
+
+    with pytest.raises(PowerCutError):
+        run_inversion(tiny_settings, tmp_path / "run", command="test", on_event=stop)
+    run_inversion(tiny_settings, tmp_path / "run", command="test")
+    assert results(tmp_path / "run") == whole_run
+
+
+def test_a_finished_run_is_repeated_to_the_same_bits(
+    tiny_settings: InversionSettings, tmp_path: Path, whole_run: dict[str, bytes]
+) -> None:
+    run_inversion(tiny_settings, tmp_path / "run", command="test")
+    run_inversion(tiny_settings, tmp_path / "run", command="test")
+    assert results(tmp_path / "run") == whole_run
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_ends_with_the_same_bits(
+    tiny_values: dict[str, Any], tmp_path: Path, whole_run: dict[str, bytes]
+) -> None:
+    settings = tmp_path / "tiny.yaml"
+    settings.write_text(yaml.safe_dump(tiny_values))
+    command = [sys.executable, "-m", "diffaudit", "invert", str(settings), "--output", str(tmp_path / "run")]
+    began = time.monotonic()
+    subprocess.run([*command[:-1], str(tmp_path / "timing")], check=True, capture_output=True)
+    whole = time.monotonic() - began
+    moments = random.Random(0)
+    for _ in range(3):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(moments.uniform(0.3, 0.95) * whole)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run(command, check=True, capture_output=True)
+    assert results(tmp_path / "run") == whole_run
+
+
+def test_a_folder_of_another_run_is_refused(tiny_values: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.yaml").write_text("name: other\n")
+    with pytest.raises(RunConflict, match="other settings"):
+        run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")
+
+
+def test_a_folder_of_something_else_is_refused(tiny_settings: InversionSettings, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("do not overwrite")
+    with pytest.raises(RunConflict, match="holds no run"):
+        run_inversion(tiny_settings, tmp_path, command="test")
+
+
+def test_a_judge_that_is_the_target_is_refused_before_any_work(tiny_values: dict[str, Any], tmp_path: Path) -> None:
+    tiny_values["judging"]["classifiers"]["one"] = tiny_values["attack"]["target"]
+    with pytest.raises(ThreatModelViolation, match=r"judging\.one"):
+        run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")
+
+
+def test_a_class_that_the_target_lacks_is_refused(tiny_values: dict[str, Any], tmp_path: Path) -> None:
+    tiny_values["classes"] = [3, 100]
+    with pytest.raises(InvalidSetting, match="below 100"):
+        run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")
+
+
+@pytest.mark.parametrize("mode", ["one_step", "rollout"])
+@pytest.mark.parametrize("kind", ["table", "mlp", "manifold"])
+def test_every_mode_and_embedding_runs(tiny_values: dict[str, Any], tmp_path: Path, mode: str, kind: str) -> None:
+    tiny_values["image"]["mode"] = mode
+    tiny_values["embedding"]["kind"] = kind
+    tiny_values["reference_rows"] = False
+    folder = run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")
+    curves = read_curves(RunFolder(folder).curves)
+    assert all(point.gradient_norm > 0 for point in curves)
+    assert {record.row for record in read_records(RunFolder(folder).records)} == {"attack"}
