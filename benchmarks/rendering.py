@@ -33,7 +33,7 @@ def main() -> None:
     for threads in arguments.threads:
         torch.set_num_threads(threads)
         rate = images_per_second(faces, size=arguments.size, repeats=arguments.repeats)
-        print(f"{arguments.size} x {arguments.size}, {threads} thread(s): {rate:.0f} images/s")  # noqa: T201
+        print(f"{arguments.size} x {arguments.size}, {threads} thread(s): {rate:.0f} images/s")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def main() -> None:
     for name, script in SCRIPTS.items():
         times = [seconds(script) for _ in range(repeats)]
         torch = "with torch" if loads_torch(script) else "without torch"
-        print(f"{name:26} median {statistics.median(times):.3f} s, fastest {min(times):.3f} s, {torch}")  # noqa: T201
+        print(f"{name:26} median {statistics.median(times):.3f} s, fastest {min(times):.3f} s, {torch}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ other's section.
 """
 
 import importlib
+import pickle
 from pathlib import Path
 from typing import assert_never
 
@@ -16,7 +17,7 @@ from diffaudit.data.faces import photographs, sample_identities
 from diffaudit.data.folders import ImageFolder, open_folder
 from diffaudit.data.rendering import render_faces
 from diffaudit.data.splits import halves
-from diffaudit.errors import InvalidSetting, MissingExtra, ThreatModelViolation
+from diffaudit.errors import InvalidSetting, MissingExtra, ThreatModelViolation, UnsafeArchive
 from diffaudit.inversion.attacker import Attacker, look_at
 from diffaudit.inversion.embedding import LabelEmbedding, ManifoldEmbedding, MlpEmbedding, TableEmbedding
 from diffaudit.inversion.generator import lora_parameters
@@ -64,6 +65,8 @@ def build_judge_classifier(setting: s.JudgeModel) -> Classifier:
         case s.NearestMean():
             known = private_pictures(setting.pictures)
             return nearest_mean_classifier(build_encoder(setting.encoder), known.images, known.labels)
+        case s.GivenModel():
+            raise InvalidSetting("judging.classifiers", "be models on disk: only the target is handed over", "given")
         case _:
             return build_classifier(setting)
 
@@ -88,11 +91,21 @@ def build_attacker(settings: s.InversionSettings, *, given: nn.Module | None = N
 
 
 def build_judge(settings: s.Judging, attacker: Attacker) -> Judge:
-    """The judges and private pictures; of the attacker only public measuring devices are used."""
+    """The judges and private pictures; of the attacker only public measuring devices are used.
+
+    Raises:
+        ThreatModelViolation: a classifier is not independent of the target, or the encoder is the attacker's.
+    """
+    encoder = build_encoder(settings.encoder)
+    if encoder.fingerprint == attacker.encoder.fingerprint:
+        raise ThreatModelViolation(
+            f"`judging.encoder` has the weights of the attacker's (SHA-256 {encoder.fingerprint[:12]}): it would agree "
+            "with whatever fooled them. Judge with another encoder."
+        )
     factors = None if settings.factors is None else _network_and_size(settings.factors)[0]
     return Judge(
         {name: build_judge_classifier(model) for name, model in settings.classifiers.items()},
-        build_encoder(settings.encoder),
+        encoder,
         private_pictures(settings.private).of(attacker.classes),
         instruments=Instruments(attacker.classifier, attacker.perceptual, attacker.attributes),
         factors=factors,
@@ -155,6 +168,10 @@ def build_embedding(setting: s.LabelEmbedding, anchors: Tensor, public: Tensor, 
 def build_objective(settings: s.InversionSettings, attacker: Attacker, embedding: LabelEmbedding) -> Objective:
     """The baseline's terms under the weighting asked for."""
     terms = settings.terms
+    if terms.identity_anchor == "oracle":  # no attacker holds a private embedding
+        raise InvalidSetting(
+            "terms.identity_anchor", "be `learned` or `pseudo`", "oracle", "The ceiling is the reference row `oracle`."
+        )
     entries = [
         Entry(name="prior", group="prior", term=PriorNoise()),
         Entry(name="cls_topk", group="cls", term=TopK(k=terms.k)),
@@ -172,22 +189,43 @@ def build_objective(settings: s.InversionSettings, attacker: Attacker, embedding
         every_class[attacker.classes] = centres
         feature = Entry(name="cls_feature", group="cls", term=FeatureCentre(every_class), factor=terms.feature_factor)
         entries.insert(2, feature)
-    return Objective(entries, build_weighting(settings))
+    used = used_groups(settings)
+    return Objective([entry for entry in entries if entry.group in used], build_weighting(settings))
+
+
+def used_groups(settings: s.InversionSettings) -> tuple[s.Group, ...]:
+    """The groups that weigh something in some stage; the others are not even computed.
+
+    Raises:
+        InvalidSetting: nothing weighs anything in stages that train.
+    """
+    match settings.weighting:
+        case s.FixedWeights(weights=weights):
+            given = [weights]
+        case s.StagedWeights():
+            given = [stage.weights for stage in settings.stages]
+        case _:
+            assert_never(settings.weighting)
+    used = tuple(group for group in s.GROUPS if any(weights.get(group, 0.0) > 0 for weights in given))
+    if not used:
+        raise InvalidSetting("weights", "be above 0 for at least one group of terms", given)
+    return used
 
 
 def build_weighting(settings: s.InversionSettings) -> Weighting:
-    """The weighting; a group that a stage does not name weighs nothing there."""
+    """The weighting of the used groups; one that a stage does not name weighs nothing there."""
+    used = used_groups(settings)
     match settings.weighting:
         case s.FixedWeights(weights=weights):
-            return Fixed({group: weights.get(group, 0.0) for group in s.GROUPS})
+            return Fixed({group: weights.get(group, 0.0) for group in used})
         case s.StagedWeights(handover=handover, shape=shape):
             starts = [sum(stage.steps for stage in settings.stages[:i]) for i in range(len(settings.stages))]
             stages = [
-                StageWeights(start, {group: stage.weights.get(group, 0.0) for group in s.GROUPS})
+                StageWeights(start, {group: stage.weights.get(group, 0.0) for group in used})
                 for start, stage in zip(starts, settings.stages, strict=True)
                 if stage.steps > 0
             ]
-            return Staged(stages or [StageWeights(0, dict.fromkeys(s.GROUPS, 0.0))], handover, shape)
+            return Staged(stages or [StageWeights(0, dict.fromkeys(used, 0.0))], handover, shape)
         case _:
             assert_never(settings.weighting)
 
@@ -349,23 +387,40 @@ def _torchvision(setting: s.TorchvisionModel) -> Classifier:
 
 
 def _load_checkpoint(model: nn.Module, path: Path | None) -> None:
-    """Weights from safetensors or a checkpoint of plain tensors; anything that would run code is refused by torch."""
+    """Weights from safetensors or a checkpoint of plain tensors; what would run code is refused."""
     if path is None:
         return
+    if not path.is_file():
+        raise InvalidSetting("weights", "be a file", str(path))
+    state = _state(path)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise InvalidSetting("weights", "fit the model", str(path), f"It says: {error}") from error
+
+
+def _state(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        model.load_state_dict(load_file(path))
-        return
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state.get("state_dict", state))
+        return load_file(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UnsafeArchive(f"{path} holds more than tensors. Save `model.state_dict()` alone.") from error
+    if not isinstance(state, dict):
+        raise InvalidSetting("weights", "hold a state dict", type(state).__name__)
+    found: dict[str, Tensor] = state.get("state_dict", state)
+    return found
 
 
 def check_separation(settings: s.InversionSettings) -> None:
-    """Refuses settings in which a file of the judges is also one of the attack's.
+    """Refuses settings in which a file of the judges is also one of the attack's, or a person is public and private.
+
+    No picture is opened for it: people are compared by the names of their folders.
 
     Raises:
-        ThreatModelViolation: a bundled name, folder or file stands on both sides.
+        ThreatModelViolation: a bundled name, folder or file, or the name of a person stands on both sides.
     """
     attack = settings.attack
     seen = {_key(model) for model in (attack.target, attack.encoder, attack.attributes, attack.perceptual)}
@@ -377,6 +432,18 @@ def check_separation(settings: s.InversionSettings) -> None:
             raise ThreatModelViolation(
                 f"`judging.{name}` is a model that the attack holds too ({_key(model)}). Judge with another model."
             )
+    public, private = attack.public, settings.judging.private
+    if isinstance(public, s.PictureFolders) and isinstance(private, s.PictureFolders):
+        shared = sorted(_people(public) & _people(private))
+        if shared:
+            raise ThreatModelViolation(
+                f"`attack.public` should show nobody of `judging.private`. Found {', '.join(shared[:5])}. "
+                "Exclude them, or rename who only happens to share a name."
+            )
+
+
+def _people(setting: s.PictureFolders) -> set[str]:
+    return {name.casefold() for folder in opened(setting) for name in folder.names}
 
 
 def _key(model: object) -> str:

@@ -184,7 +184,7 @@ class TrainingImage(Section):
     steps: Positive = 4
     gradient_steps: Positive = 2
     strength: Share = 0.9
-    guidance_scale: Annotated[Real, Field(ge=1)] = 1.5
+    guidance_scale: Annotated[Real, Field(ge=1)] = 4.5
 
     @model_validator(mode="after")
     def _no_more_gradient_than_steps(self) -> Self:
@@ -255,7 +255,7 @@ class Sampling(Section):
 
     steps: Positive = 10
     strength: Share = 0.9
-    guidance_scale: Annotated[Real, Field(ge=1)] = 1.5
+    guidance_scale: Annotated[Real, Field(ge=1)] = 4.5
     candidates: Positive = 8
     keep: Positive = 4
     views: Positive = 4

@@ -7,8 +7,12 @@ from diffusers import DDIMScheduler
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
+from diffaudit.inversion.attacker import Attacker, look_at
 from diffaudit.models.autoencoder import UnshuffleAutoencoder
+from diffaudit.models.classifier import Classifier
 from diffaudit.models.conditioning import IdentityProjector
+from diffaudit.models.identity import IdentityEncoder
+from diffaudit.models.perceptual import PerceptualFeatures
 from diffaudit.models.prior import DiffusionPrior
 
 DIMENSION = 6
@@ -66,3 +70,29 @@ def closed_form_prior() -> Callable[[Callable[[Tensor, Tensor, Tensor], Tensor]]
         return DiffusionPrior(autoencoder, StubUnet(answer), DDIMScheduler(), projector=Unchanged(1, 1)).double()
 
     return make
+
+
+class TwoScales(nn.Module):
+    """The picture itself, and its quarters' means, as feature maps."""
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        return [images, nn.functional.avg_pool2d(images, 8)]
+
+
+@pytest.fixture
+def attacker(prior: DiffusionPrior) -> Attacker:
+    """Five classes of eight are sought, with linear models and thirty random public pictures."""
+    torch.manual_seed(1)
+    classifier = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(768, 8)), size=16, fingerprint="target")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(768, DIMENSION))
+    encoder = IdentityEncoder(model, size=16, dimension=DIMENSION, fingerprint="encoder")
+    images = torch.randint(256, (30, 3, 16, 16), dtype=torch.uint8)
+    return Attacker(
+        classes=torch.tensor([1, 2, 4, 6, 7]),
+        classifier=classifier,
+        prior=prior,
+        encoder=encoder,
+        attributes=None,
+        perceptual=PerceptualFeatures(TwoScales()),  # type: ignore[arg-type]
+        public=look_at(images, classifier, encoder),
+    )

@@ -297,7 +297,7 @@ def edited_index(source: Path, target: Path, **changes: Any) -> Path:
     [
         ({"unet": [None, None]}, "name a pipeline with a `unet`"),
         ({"tokenizer": [None, None]}, "name a pipeline with a `tokenizer`"),
-        ({"unet": ["os", "system"]}, "come from diffusers, transformers or diffaudit"),
+        ({"unet": ["os", "system"]}, "come from one of diffusers, transformers"),
         ({"text_encoder": [None, None]}, "know a text or an identity condition"),
     ],
 )

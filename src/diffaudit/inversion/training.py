@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diffaudit.candidate import Candidate
+from diffaudit.errors import InvalidSetting
 from diffaudit.inversion.attacker import Attacker
 from diffaudit.inversion.embedding import LabelEmbedding
 from diffaudit.inversion.generator import Generator, lora_parameters
@@ -77,8 +78,15 @@ class TrainingState:
 
 
 def stage_optimiser(state: TrainingState, plan: StagePlan) -> torch.optim.AdamW:
-    """AdamW over the groups that the stage trains; every other parameter is frozen."""
+    """AdamW over the groups that the stage trains; every other parameter is frozen.
+
+    Raises:
+        InvalidSetting: the generator has none of these groups.
+    """
     groups = state.groups()
+    if not any(groups[name] for name in plan.trains):
+        found = [name for name, parameters in groups.items() if parameters]
+        raise InvalidSetting("trains", f"name what this generator has: {', '.join(found)}", list(plan.trains))
     for name, parameters in groups.items():
         for parameter in parameters:
             parameter.requires_grad_(name in plan.trains)
@@ -112,7 +120,7 @@ def train_stage(
         for group in optimiser.param_groups:
             group["lr"] = group["base_rate"] * plan.rate_factor(step)
         weights = objective.weighting.weights(plan.first_step + step)
-        candidate = draw_candidate(state, plan, image, anchors, generator, with_prior=weights.get("prior", 0) > 0)
+        candidate = draw_candidate(state, plan, image, anchors, generator, prior_weight=weights.get("prior"))
         scored = objective(candidate, plan.first_step + step)
         loss = scored.value.mean()
         optimiser.zero_grad(set_to_none=True)
@@ -133,9 +141,12 @@ def draw_candidate(
     anchors: Callable[[Tensor], Tensor],
     generator: torch.Generator,
     *,
-    with_prior: bool,
+    prior_weight: float | None,
 ) -> Candidate:
-    """A mixed batch: classes drawn evenly, each with a random public source, and the prior's own draw beside it."""
+    """A mixed batch: classes drawn evenly, each with a random public source, and the prior's own draw beside it.
+
+    The prior's draw is left out where ``prior_weight`` is None; at 0 it is made without gradient, to be watched.
+    """
     attacker = state.attacker
     rows = _even_rows(len(attacker.classes), plan.batch, generator)
     sources = torch.randint(len(attacker.public), (plan.batch,), generator=generator)
@@ -161,7 +172,10 @@ def draw_candidate(
         clean = model.one_step(latents, noise, embeddings, timesteps, guidance_scale=image.guidance_scale)
     picture = attacker.prior.decode(clean)
     outputs = attacker.classifier(picture)
-    drawn = _prior_draw(state, plan, rows, generator) if with_prior else (None, None, None)
+    drawn: tuple[Tensor, Tensor, Tensor] | tuple[None, None, None] = (None, None, None)
+    if prior_weight is not None:
+        with torch.set_grad_enabled(prior_weight > 0):
+            drawn = _prior_draw(state, plan, rows, generator)
     return Candidate(
         image=picture,
         source=source,

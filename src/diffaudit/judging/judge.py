@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from diffaudit.errors import InvalidSetting, ThreatModelViolation
 from diffaudit.judging.diversity import factor_error, pairwise_distance
-from diffaudit.judging.features import class_means, identity_cosine, neighbour_distance
+from diffaudit.judging.features import class_means, euclidean_distances, identity_cosine, neighbour_distance
 from diffaudit.judging.success import topk_success
 from diffaudit.models.attributes import AttributeEstimator
 from diffaudit.models.classifier import Classifier
@@ -46,7 +46,7 @@ class Instruments:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Images handed to the judges: ``images (B, 3, H, W) uint8``, ``labels (B,)`` sought, sources and their pictures."""
+    """Images handed to the judges: ``images (B, 3, H, W) uint8``, ``labels (B,)`` sought, sources, their pictures."""
 
     row: str
     images: Tensor
@@ -97,7 +97,7 @@ class Judge:
         cosine = identity_cosine(embeddings, means)
         nearest = neighbour_distance(embeddings, labels, self._private_embeddings, self.private.labels)
         if judged.row == "upper":
-            nearest = self._nearest_other(judged)
+            nearest = self._nearest_other(judged, embeddings)
         diversity = self._diversity(pictures, labels)
         perceptual, attributes = self._distances_to_source(pictures, judged.source_images)
         factors = self._factor_errors(pictures, labels)
@@ -132,13 +132,20 @@ class Judge:
             for i in range(len(labels))
         ]
 
-    def _nearest_other(self, judged: Judged) -> Tensor:
-        """Distance of each private picture to the nearest *other* one of its person."""
-        embeddings = torch.cat([self.encoder(part.float() / 255) for part in judged.images.split(128)])
-        distance = torch.cdist(embeddings, self._private_embeddings)
-        same_person = judged.labels[:, None] == self.private.labels[None]
-        itself = (judged.images.flatten(1)[:, None, ::97] == self.private.images.flatten(1)[None, :, ::97]).all(2)
-        return distance.masked_fill(~same_person | itself, torch.inf).amin(1)
+    def _nearest_other(self, judged: Judged, embeddings: Tensor) -> Tensor:
+        """Distance of each private picture to the nearest *other* one of its person; copies of it are no other one."""
+        distance = euclidean_distances(embeddings, self._private_embeddings)
+        other = _marks(judged.images)[:, None] != _marks(self.private.images)
+        mates = (judged.labels[:, None] == self.private.labels) & other
+        alone = judged.labels[~mates.any(1)].unique().tolist()
+        if alone:
+            raise InvalidSetting(
+                "judging.private",
+                "show every person in two different pictures or more",
+                f"one of class {', '.join(map(str, alone[:5]))}",
+                "Add pictures, or set `reference_rows` to false.",
+            )
+        return distance.masked_fill(~mates, torch.inf).amin(1)
 
     def _diversity(self, pictures: Tensor, labels: Tensor) -> Tensor | None:
         if int(labels.unique(return_counts=True)[1].min()) < 2:
@@ -172,7 +179,8 @@ def refuse_dependent(name: str, judge: Classifier, target: Classifier) -> None:
     """Refuses a judge that is the target, shares its weight file, or was trained from its weights.
 
     Two networks trained apart have weights that do not correlate; one fine-tuned from the other keeps most of them, so
-    matching tensors of more than 1,000 entries whose cosine is above 0.5 on average give it away.
+    matching matrices and kernels of more than 1,000 entries whose cosine is above 0.5 on average give it away. The
+    gains of norm layers are left out: they stay near 1 in every network.
     """
     if judge is target or judge.model is target.model:
         raise ThreatModelViolation(f"The judge `{name}` is the target itself. Judge with another model.")
@@ -182,7 +190,9 @@ def refuse_dependent(name: str, judge: Classifier, target: Classifier) -> None:
         )
     mine, theirs = dict(judge.model.named_parameters()), dict(target.model.named_parameters())
     shared = [
-        key for key in mine if key in theirs and mine[key].shape == theirs[key].shape and mine[key].numel() > 1000
+        key
+        for key in mine
+        if key in theirs and mine[key].shape == theirs[key].shape and mine[key].ndim > 1 and mine[key].numel() > 1000
     ]
     if not shared:
         return
@@ -192,6 +202,11 @@ def refuse_dependent(name: str, judge: Classifier, target: Classifier) -> None:
             f"The judge `{name}` seems to be trained from the target's weights (mean cosine of {len(shared)} shared "
             f"tensors {sum(cosines) / len(cosines):.2f}). Judge with a model of its own training."
         )
+
+
+def _marks(images: Tensor) -> Tensor:
+    """``(B,)`` integers, equal for byte images that are equal."""
+    return torch.tensor([hash(image.numpy().tobytes()) for image in images])
 
 
 def _numbers_within(labels: Tensor) -> list[int]:

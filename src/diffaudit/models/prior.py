@@ -2,17 +2,21 @@
 
 import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from transformers.utils import logging
 
 from diffaudit.errors import InvalidSetting
 from diffaudit.models.conditioning import Condition, IdentityProjector, TextConditioner
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
+LIBRARIES = ("diffusers", "transformers", "diffaudit.models.autoencoder", "diffaudit.models.conditioning")
+"""Where a pipeline's parts may come from: a file is read, never told what to import."""
 COMPONENTS = ("vae", "unet", "scheduler", "tokenizer", "text_encoder", "identity_projector")
 
 
@@ -69,7 +73,9 @@ class DiffusionPrior(nn.Module):
         """
         folder = _folder(location)
         index = json.loads((folder / "model_index.json").read_text())
-        parts = {name: _component(folder, name, index[name]) for name in COMPONENTS if (index.get(name) or [None])[0]}
+        present = [name for name in COMPONENTS if (index.get(name) or [None])[0]]
+        with _without_progress_bars():
+            parts = {name: _component(folder, name, index[name]) for name in present}
         wanted = ("vae", "unet", "scheduler", *(("tokenizer",) if "text_encoder" in parts else ()))
         for name in wanted:
             if name not in parts:
@@ -221,10 +227,22 @@ def _folder(location: str | Path) -> Path:
     return folder
 
 
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Silence while transformers loads: whoever calls shows progress their own way."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def _component(folder: Path, name: str, entry: Sequence[str]) -> Any:
     library, kind = entry
-    if library.split(".")[0] not in ("diffusers", "transformers", "diffaudit"):
-        raise InvalidSetting(f"prior.{name}", "come from diffusers, transformers or diffaudit", library)
+    if library not in LIBRARIES:
+        raise InvalidSetting(f"prior.{name}", f"come from one of {', '.join(LIBRARIES)}", library)
     loader = getattr(importlib.import_module(library), kind)
     options = {"use_safetensors": True} if issubclass(loader, nn.Module) else {}
     return loader.from_pretrained(folder / name, **options)

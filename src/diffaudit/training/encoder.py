@@ -3,6 +3,7 @@
 import math
 
 import torch
+from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from diffaudit.models.networks import Network, build_network
@@ -60,14 +61,26 @@ class EncoderTrainer(nn.Module):
 
 
 @torch.no_grad()
+def centre(encoder: Network, images: Tensor) -> None:
+    """Takes the mean answer to ``images (N, 3, H, W)`` off the head's bias, so that cosines spread around 0.
+
+    ArcFace over centres that are a function of factors leaves all embeddings in a narrow cone (measured: a mean cosine
+    of 0.99 between people), which ranks as well as any but reads badly.
+    """
+    answers = torch.cat([encoder(part) for part in images.split(256)])
+    encoder.head.bias.sub_(answers.mean(0))
+
+
+@torch.no_grad()
 def verification_auc(encoder: Network, images: Tensor, labels: Tensor) -> float:
-    """Area under the ROC curve over all pairs: is the cosine of two photographs higher when they show one person?"""
+    """Area under the ROC curve over all pairs: is the cosine of two photographs higher when they show one person?
+
+    0.5 is chance, also for an encoder that answers the same to everything: equal cosines share their rank.
+    """
     embeddings = nn.functional.normalize(torch.cat([encoder(part) for part in images.split(256)]), dim=1)
     cosine = embeddings @ embeddings.T
     upper = torch.ones_like(cosine).triu(1).bool()
     same = (labels[:, None] == labels[None])[upper]
-    order = cosine[upper].argsort()
-    ranks = torch.empty(len(order), dtype=torch.float64)
-    ranks[order] = torch.arange(1, len(order) + 1, dtype=torch.float64)
+    ranks = torch.from_numpy(rankdata(cosine[upper].numpy()))
     positives = int(same.sum())
     return float((ranks[same].sum() - positives * (positives + 1) / 2) / (positives * (len(same) - positives)))

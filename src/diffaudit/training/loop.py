@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from diffaudit.errors import InvalidSetting
+
 Progress = Callable[[int, int, float], None]
 """Called as ``progress(step, steps, loss)``."""
 
@@ -52,12 +54,18 @@ def fit(
     """Trains ``module`` in place on ``loss(generator) -> ()`` and returns the seconds spent, earlier tries included.
 
     Step ``i`` draws from a generator seeded by ``(seed, i)`` alone, so a run that is stopped and started again with
-    the same ``checkpoint`` goes on as if nothing had happened. At the end the module holds the averaged weights.
+    the same ``checkpoint`` goes on as if nothing had happened, and one that had finished takes no further step. At the
+    end the module holds the averaged weights.
+
+    Raises:
+        InvalidSetting: the checkpoint is of a longer schedule.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=schedule.rate, weight_decay=schedule.weight_decay, fused=True)
     averaged = {name: value.detach().clone() for name, value in module.state_dict().items()}
     first, seconds = _restore(checkpoint, module, optimiser, averaged)
+    if first > schedule.steps:
+        raise InvalidSetting("checkpoint", f"be at most {schedule.steps} steps along", first, f"Delete {checkpoint}.")
     started = time.perf_counter()
     module.train()
     for step in range(first, schedule.steps):
@@ -71,7 +79,7 @@ def fit(
         _average(averaged, module, min(schedule.average, (1 + step) / (10 + step)) if schedule.average else 0.0)
         if progress is not None:
             progress(step + 1, schedule.steps, float(value.detach()))
-        if checkpoint is not None and (step + 1) % every == 0:
+        if checkpoint is not None and ((step + 1) % every == 0 or step + 1 == schedule.steps):
             _save(checkpoint, module, optimiser, averaged, step + 1, seconds + time.perf_counter() - started)
     module.load_state_dict(averaged)
     module.eval()

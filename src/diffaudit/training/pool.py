@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffaudit.data.faces import FaceFactors, photographs
 from diffaudit.data.rendering import render_faces
+from diffaudit.errors import InvalidSetting
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +34,17 @@ class Pool:
 
 
 def rendered_pool(identities: Tensor, per_identity: int, *, seed: int, cache: Path | None = None) -> Pool:
-    """Photographs of ``identities (C, 23)``; kept in the file ``cache`` (NumPy) where one is given."""
+    """Photographs of ``identities (C, 23)``; kept in the file ``cache`` (NumPy) where one is given.
+
+    Raises:
+        InvalidSetting: the file holds another number of pictures.
+    """
     faces, labels = photographs(identities, per_identity, seed=seed)
     if cache is not None and cache.exists():
-        return Pool(torch.from_numpy(np.load(cache)), labels, faces)
+        images = torch.from_numpy(np.load(cache))
+        if len(images) != len(labels):
+            raise InvalidSetting("cache", f"hold {len(labels)} pictures", len(images), f"Delete {cache}.")
+        return Pool(images, labels, faces)
     parts = [(render_faces(faces[i : i + 512]) * 255 + 0.5).byte() for i in range(0, len(faces), 512)]
     images = torch.cat(parts)
     if cache is not None:

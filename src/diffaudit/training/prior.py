@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from diffusers import DDIMScheduler
@@ -21,7 +22,11 @@ PROMPT_TOKENS = 26
 
 @dataclass(frozen=True)
 class Dropping:
-    """How often training hides a condition, so that each can be absent when sampling."""
+    """How often training hides a condition, so that each can be absent when sampling.
+
+    ``both`` of all examples lose both; else ``text`` lose their caption, and of those that keep it ``identity`` lose
+    the embedding.
+    """
 
     text: float = 0.5
     identity: float = 0.25
@@ -69,7 +74,7 @@ def small_prior(
 ) -> DiffusionPrior:
     """An untrained prior of the bundled size: velocity prediction on 8 x 8 latents, attention at 8 x 8 and 4 x 4."""
     tokenizer = word_tokenizer(vocabulary)
-    latent_channels = autoencoder.latent_channels
+    latent_channels = autoencoder.config["latent_channels"]
     text = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -164,3 +169,26 @@ class PriorTrainer(nn.Module):
 def latent_rows(prior: DiffusionPrior, images: Tensor) -> Tensor:
     """Standardised latents of byte images ``(N, 3, H, W)``, computed in small batches."""
     return torch.cat([prior.encode(part.float() / 255) for part in images.split(256)])
+
+
+@torch.no_grad()
+def drawn_pictures(
+    prior: DiffusionPrior,
+    sources: Tensor,
+    embeddings: Tensor,
+    *,
+    steps: int,
+    strength: float,
+    guidance_scale: float,
+    seed: int,
+) -> Tensor:
+    """``(B, 3, H, W) uint8`` by DDIM from noised ``sources (B, 3, H, W)`` in [0, 1] under ``embeddings (B, D)``."""
+    latents = prior.encode(sources)
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
+    condition, null = (prior.condition(identity, len(latents)) for identity in (embeddings, None))
+    schedule = [torch.full((len(latents),), timestep) for timestep in [*prior.timesteps(steps, strength), -1]]
+    current = prior.add_noise(latents, noise, schedule[0])
+    for now, onward in pairwise(schedule):
+        epsilon = prior.guided_epsilon(current, now, condition, null, guidance_scale)
+        current = prior.ddim_step(current, epsilon, now, onward)
+    return (prior.decode(current).clamp(0, 1) * 255).round().byte()

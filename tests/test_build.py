@@ -1,0 +1,544 @@
+"""From settings to objects: every kind is built, or refused in words that help."""
+
+import importlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from diffaudit import build
+from diffaudit import settings as s
+from diffaudit.data.faces import photographs
+from diffaudit.data.rendering import render_faces
+from diffaudit.errors import InvalidSetting, MissingExtra, ThreatModelViolation, UnsafeArchive
+from diffaudit.inversion.embedding import ManifoldEmbedding, MlpEmbedding, TableEmbedding
+from diffaudit.judging.judge import Judge
+from diffaudit.models.bundled import fingerprint
+from diffaudit.models.nearest_mean import NearestMean
+from diffaudit.models.networks import build_network
+from diffaudit.settings import InversionSettings, check_settings
+from diffaudit.training.populations import private_identities, public_identities
+from diffaudit.weighting import Fixed, Staged
+
+
+class Small(nn.Module):
+    """Channel means through a linear head."""
+
+    def __init__(self, outputs: int = 4) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, outputs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(images.mean((2, 3)))
+        return logits
+
+
+@pytest.fixture
+def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], None]:
+    """``pretend(name, module)``: importing ``name`` gives ``module``, or fails where it is None."""
+    true_import = importlib.import_module
+
+    def pretended(name: str, module: Any) -> None:
+        def import_module(wanted: str, package: str | None = None) -> ModuleType:
+            if wanted != name:
+                return true_import(wanted, package)
+            if module is None:
+                raise ModuleNotFoundError(f"No module named {name!r}")
+            found: ModuleType = module
+            return found
+
+        monkeypatch.setattr(importlib, "import_module", import_module)
+
+    return pretended
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    program = torch.export.export(
+        Small().eval(), (torch.rand(3, 3, 8, 8),), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
+    )
+    program.example_inputs = None
+    torch.export.save(program, tmp_path / "small.pt2")
+    return tmp_path / "small.pt2"
+
+
+# Classifiers ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_trained_folder_is_a_classifier(tiny_world: Path) -> None:
+    classifier = build.build_classifier(s.TrainedModel(folder=tiny_world / "target"))
+    assert classifier.size == 64
+    assert classifier.fingerprint == fingerprint(tiny_world / "target" / "model.safetensors")
+    assert classifier.logits(torch.rand(2, 3, 64, 64)).shape == (2, 100)
+    assert not classifier.model.training
+    assert not any(parameter.requires_grad for parameter in classifier.parameters())
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSetting, match=r"hold a card\.json"):
+        build.build_classifier(s.TrainedModel(folder=tmp_path))
+
+
+def test_an_unknown_bundled_name_is_refused() -> None:
+    with pytest.raises(InvalidSetting, match="be a bundled model"):
+        build.build_classifier(s.BundledModel(name="nobody"))
+
+
+def test_a_program_is_a_classifier(exported: Path) -> None:
+    classifier = build.build_classifier(s.ExportedModel(path=exported, size=8))
+    assert classifier.logits(torch.rand(2, 3, 20, 20)).shape == (2, 4)
+    assert classifier.fingerprint == fingerprint(exported)
+
+
+def test_an_object_of_yours_is_a_classifier_in_eval_mode() -> None:
+    given = Small().train()
+    classifier = build.build_classifier(s.GivenModel(size=8), given=given)
+    assert classifier.model is given
+    assert not given.training
+    assert classifier.fingerprint == build.module_fingerprint(given)
+
+
+def test_an_object_that_nobody_handed_over_is_refused() -> None:
+    with pytest.raises(InvalidSetting, match="`target` should be handed over as a Python object"):
+        build.build_classifier(s.GivenModel())
+
+
+def test_a_fingerprint_tells_weights_and_names_apart() -> None:
+    torch.manual_seed(0)
+    one, other = Small(), Small()
+    assert build.module_fingerprint(one) != build.module_fingerprint(other)
+    other.load_state_dict(one.state_dict())
+    assert build.module_fingerprint(one) == build.module_fingerprint(other)
+    assert build.module_fingerprint(one) != build.module_fingerprint(nn.Sequential(one))
+
+
+# timm and torchvision -------------------------------------------------------------------------------------------------
+
+LIBRARIES: dict[str, s.TimmModel | s.TorchvisionModel] = {
+    "timm": s.TimmModel(name="small"),
+    "torchvision.models": s.TorchvisionModel(name="small"),
+}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_missing_library_says_how_to_install_it(pretend: Callable[[str, Any], None], library: str) -> None:
+    pretend(library, None)
+    package = library.split(".")[0]
+    with pytest.raises(MissingExtra, match=rf'pip install "diffaudit\[{package}\]"'):
+        build.build_classifier(LIBRARIES[library])
+
+
+def timm_of(calls: list[Any]) -> SimpleNamespace:
+    def create_model(name: str, *, pretrained: bool, num_classes: int = 4) -> nn.Module:
+        calls.append((name, pretrained, num_classes))
+        return Small(num_classes).train()
+
+    config = {"input_size": (3, 8, 8), "mean": (0.5, 0.4, 0.3), "std": (0.1, 0.2, 0.5)}
+    return SimpleNamespace(create_model=create_model, data=SimpleNamespace(resolve_model_data_config=lambda _: config))
+
+
+def torchvision_of(calls: list[Any]) -> SimpleNamespace:
+    def get_model(name: str, *, weights: str | None, num_classes: int = 4) -> nn.Module:
+        calls.append((name, weights == "DEFAULT", num_classes))
+        return Small(num_classes).train()
+
+    return SimpleNamespace(get_model=get_model)
+
+
+def test_a_timm_model_brings_its_size_and_normalisation(pretend: Callable[[str, Any], None]) -> None:
+    calls: list[Any] = []
+    pretend("timm", timm_of(calls))
+    classifier = build.build_classifier(s.TimmModel(name="small"))
+    assert calls == [("small", True, 4)]
+    assert classifier.size == 8
+    assert not classifier.model.training
+    features = classifier(torch.full((1, 3, 8, 8), 0.5)).features
+    torch.testing.assert_close(features, torch.tensor([[0.0, 0.5, 0.4]]))
+
+
+def test_a_torchvision_model_is_normalised_as_imagenet_is(pretend: Callable[[str, Any], None]) -> None:
+    calls: list[Any] = []
+    pretend("torchvision.models", torchvision_of(calls))
+    classifier = build.build_classifier(s.TorchvisionModel(name="small", size=16))
+    assert calls == [("small", True, 4)]
+    assert classifier.size == 16
+    features = classifier(torch.full((1, 3, 4, 4), 0.5)).features
+    expected = [(0.5 - 0.485) / 0.229, (0.5 - 0.456) / 0.224, (0.5 - 0.406) / 0.225]
+    torch.testing.assert_close(features, torch.tensor([expected]))
+
+
+def setting_of(library: str, weights: Path) -> s.TimmModel | s.TorchvisionModel:
+    kind = s.TimmModel if library == "timm" else s.TorchvisionModel
+    return kind(name="small", weights=weights, num_classes=7)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".ckpt"])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_checkpoint_replaces_the_published_weights(
+    pretend: Callable[[str, Any], None], tmp_path: Path, library: str, suffix: str
+) -> None:
+    calls: list[Any] = []
+    pretend(library, timm_of(calls) if library == "timm" else torchvision_of(calls))
+    mine, path = Small(7), tmp_path / f"mine{suffix}"
+    if suffix == ".safetensors":
+        save_file(mine.state_dict(), path)
+    else:
+        torch.save(mine.state_dict() if suffix == ".pt" else {"state_dict": mine.state_dict(), "epoch": 3}, path)
+    classifier = build.build_classifier(setting_of(library, path))
+    assert calls == [("small", False, 7)]
+    images = torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(classifier.model(images), mine(images))
+
+
+class Mischief:
+    """What a pickle does when it is opened: it makes a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(pretend: Callable[[str, Any], None], tmp_path: Path) -> None:
+    pretend("timm", timm_of([]))
+    torch.save({"state_dict": Mischief(tmp_path / "mark")}, tmp_path / "bad.pt")
+    with pytest.raises(UnsafeArchive, match=r"bad\.pt holds more than tensors"):
+        build.build_classifier(setting_of("timm", tmp_path / "bad.pt"))
+    assert not (tmp_path / "mark").exists()
+
+
+def test_checkpoints_that_do_not_fit_are_refused(pretend: Callable[[str, Any], None], tmp_path: Path) -> None:
+    pretend("timm", timm_of([]))
+    torch.save(Small(5).state_dict(), tmp_path / "five.pt")
+    torch.save(torch.ones(3), tmp_path / "tensor.pt")
+    for name, message in (
+        ("five", "fit the model.*size mismatch"),
+        ("tensor", "hold a state dict"),
+        ("no", "be a file"),
+    ):
+        with pytest.raises(InvalidSetting, match=rf"(?s)`weights` should {message}"):
+            build.build_classifier(setting_of("timm", tmp_path / f"{name}.pt"))
+
+
+# Other models ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_trained_folder_is_an_encoder(tiny_world: Path) -> None:
+    encoder = build.build_encoder(s.TrainedModel(folder=tiny_world / "identity"))
+    assert encoder.dimension == 16
+    torch.testing.assert_close(encoder(torch.rand(2, 3, 64, 64)).norm(dim=1), torch.ones(2))
+
+
+def test_a_program_is_an_encoder(exported: Path) -> None:
+    encoder = build.build_encoder(s.ExportedModel(path=exported, size=8))
+    assert encoder.dimension == 4
+    torch.testing.assert_close(encoder(torch.rand(2, 3, 64, 64)).norm(dim=1), torch.ones(2))
+
+
+def test_a_program_has_no_feature_maps(exported: Path) -> None:
+    with pytest.raises(InvalidSetting, match="where feature maps are needed"):
+        build.build_perceptual(s.ExportedModel(path=exported, size=8))
+
+
+def test_perceptual_features_are_the_maps_of_a_network(tiny_world: Path) -> None:
+    perceptual = build.build_perceptual(s.TrainedModel(folder=tiny_world / "attributes"))
+    assert [layer.shape[-1] for layer in perceptual(torch.rand(1, 3, 64, 64))] == [16, 8, 4]
+
+
+def test_attributes_come_in_units_of_their_spread(tiny_world: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_world / "attributes", tmp_path / "a")
+    card = (tmp_path / "a" / "card.json").read_text()
+    (tmp_path / "a" / "card.json").write_text(card.replace("1.0", "2.0"))
+    plain = build.build_attributes(s.TrainedModel(folder=tiny_world / "attributes"))
+    halved = build.build_attributes(s.TrainedModel(folder=tmp_path / "a"))
+    assert plain is not None
+    assert halved is not None
+    image = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(halved(image)["pose"] * 2, plain(image)["pose"])
+
+
+def test_low_pass_light_needs_no_estimator() -> None:
+    assert build.build_attributes(s.LowPassLight()) is None
+
+
+def test_a_prior_is_a_folder_of_diffusers_layout(tiny_world: Path) -> None:
+    prior = build.build_prior(s.PriorModel(kind="diffusers", location=str(tiny_world / "prior")))
+    assert prior.projector is not None
+    assert prior.projector.dimension == 16
+    with pytest.raises(InvalidSetting, match=r"model_index\.json"):
+        build.build_prior(s.PriorModel(kind="diffusers", location=str(tiny_world / "target")))
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("table", TableEmbedding), ("mlp", MlpEmbedding), ("manifold", ManifoldEmbedding)]
+)
+def test_label_embeddings_start_at_the_anchors(kind: Any, expected: type) -> None:
+    generator = torch.Generator().manual_seed(0)
+    anchors, public = (nn.functional.normalize(torch.randn(n, 4, generator=generator), dim=1) for n in (3, 50))
+    state = torch.random.get_rng_state()
+    embedding = build.build_embedding(s.LabelEmbedding(kind=kind, explained_variance=1.0), anchors, public, seed=0)
+    assert type(embedding) is expected
+    torch.testing.assert_close(embedding(torch.arange(3)), anchors)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+# Objective, weighting, stages -----------------------------------------------------------------------------------------
+
+
+def test_the_objective_holds_the_baselines_terms(tiny_settings: InversionSettings) -> None:
+    attacker = build.build_attacker(tiny_settings)
+    assert len(attacker.classes) == 2
+    anchors = attacker.pseudo_anchors(3)
+    embedding = build.build_embedding(tiny_settings.embedding, anchors, attacker.public.embeddings, seed=0)
+    objective = build.build_objective(tiny_settings, attacker, embedding)
+    assert set(objective.terms) == {"prior", "cls_topk", "cls_feature", "id", "perc", "reg"}
+    without = tiny_settings.model_copy(update={"terms": s.Terms(feature_factor=0)})
+    assert "cls_feature" not in build.build_objective(without, attacker, embedding).terms
+    centres = attacker.pseudo_centres(tiny_settings.embedding.anchor_images)
+    found: Tensor = objective.terms["cls_feature"].centres  # type: ignore[assignment]
+    torch.testing.assert_close(found[attacker.classes], centres)
+
+    oracle = tiny_settings.model_copy(update={"terms": s.Terms(identity_anchor="oracle")})
+    with pytest.raises(InvalidSetting, match=r"be `learned` or `pseudo`\. Found 'oracle'"):
+        build.build_objective(oracle, attacker, embedding)
+
+
+def test_fixed_weights_are_those_above_zero() -> None:
+    weighting = build.build_weighting(InversionSettings(weighting=s.FixedWeights(weights={"cls": 2.0, "id": 0.0})))
+    assert isinstance(weighting, Fixed)
+    assert weighting.weights(7) == {"cls": 2}
+
+
+def test_a_run_in_which_nothing_weighs_anything_is_refused() -> None:
+    with pytest.raises(InvalidSetting, match="above 0 for at least one group"):
+        build.build_weighting(InversionSettings(weighting=s.FixedWeights(weights={"cls": 0.0})))
+
+
+def test_terms_without_any_weight_are_not_computed(tiny_settings: InversionSettings) -> None:
+    attacker = build.build_attacker(tiny_settings)
+    embedding = build.build_embedding(
+        tiny_settings.embedding, attacker.pseudo_anchors(3), attacker.public.embeddings, seed=0
+    )
+    stages = [stage("a", 2, weights={"id": 1.0, "perc": 0.0}), stage("b", 2, weights={"reg": 1.0})]
+    objective = build.build_objective(tiny_settings.model_copy(update={"stages": stages}), attacker, embedding)
+    assert set(objective.terms) == {"id", "reg"}
+    assert objective.weighting.weights(0) == {"id": 1.0, "reg": 0.0}
+
+
+def stage(name: str, steps: int, **more: Any) -> s.Stage:
+    return s.Stage.model_validate(
+        {"name": name, "trains": ["embedding"], "steps": steps, "rate": 0.1, "weights": {"id": 1.0}} | more
+    )
+
+
+def test_stages_begin_where_the_last_one_ended() -> None:
+    stages = [
+        stage("a", 4, weights={"id": 1.0}),
+        stage("none", 0, weights={"id": 9.0}),
+        stage("b", 6, weights={"cls": 3.0}, trains=["lora", "embedding"], embedding_factor=0.2),
+    ]
+    settings = InversionSettings(stages=stages, weighting=s.StagedWeights())
+    plans = build.build_stages(settings)
+    assert [(plan.name, plan.first_step, plan.steps) for plan in plans] == [("a", 0, 4), ("none", 4, 0), ("b", 4, 6)]
+    assert plans[0].rates == {"embedding": 0.1}
+    assert plans[2].rates == pytest.approx({"lora": 0.1, "embedding": 0.02})
+    weighting = build.build_weighting(settings)
+    assert isinstance(weighting, Staged)
+    assert [weighting.weights(step)["id"] for step in (0, 3, 4, 9)] == [1, 1, 0, 0]
+    assert [weighting.weights(step)["cls"] for step in (0, 3, 4, 9)] == [0, 0, 3, 3]
+
+
+def test_a_run_without_a_step_has_weights_of_zero() -> None:
+    weighting = build.build_weighting(InversionSettings(stages=[stage("none", 0)]))
+    assert set(weighting.weights(0).values()) == {0.0}
+
+
+def test_the_image_plan_is_the_settings() -> None:
+    plan = build.build_image_plan(s.TrainingImage(mode="one_step", steps=3, gradient_steps=1, strength=0.5))
+    assert (plan.mode, plan.steps, plan.gradient_steps, plan.strength, plan.guidance_scale) == (
+        "one_step",
+        3,
+        1,
+        0.5,
+        1.5,
+    )
+
+
+# Classes --------------------------------------------------------------------------------------------------------------
+
+
+def test_classes_all_listed_or_drawn() -> None:
+    assert build.chosen_classes("all", 4, 0).tolist() == [0, 1, 2, 3]
+    assert build.chosen_classes([3, 0], 4, 0).tolist() == [0, 3]
+    drawn = build.chosen_classes(20, 100, 0)
+    assert drawn.tolist() == sorted(set(drawn.tolist()))
+    assert len(drawn) == 20
+    assert torch.equal(drawn, build.chosen_classes(20, 100, 0))
+    assert not torch.equal(drawn, build.chosen_classes(20, 100, 1))
+    assert build.chosen_classes(4, 4, 5).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [(5, r"at most .* \(4\)"), ([0, 4], "different indices below 4"), ([1, 1], "different indices")],
+)
+def test_classes_that_are_not_there_are_refused(classes: Any, message: str) -> None:
+    with pytest.raises(InvalidSetting, match=message):
+        build.chosen_classes(classes, 4, 0)
+
+
+# Pictures -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """Three people of four 8 x 8 pictures; the red channel numbers them."""
+    for person in range(3):
+        for number in range(4):
+            path = tmp_path / "album" / f"p{person}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((8, 8, 3), 10 * person + number, np.uint8)).save(path)
+    return tmp_path / "album"
+
+
+def numbers(images: Tensor) -> list[int]:
+    found: list[int] = images[:, 0, 0, 0].tolist()
+    return found
+
+
+def test_public_folders_are_read_one_after_another_without_the_excluded(album: Path) -> None:
+    every = build.public_images(s.PictureFolders(folders=[album, album], size=8, exclude=["p1"]))
+    assert numbers(every) == [0, 1, 2, 3, 20, 21, 22, 23] * 2
+    assert every.dtype == torch.uint8
+    only = build.public_images(s.PictureFolders(folders=[album], size=4, include=["p2", "p1"], exclude=["p1"]))
+    assert (numbers(only), only.shape[-1]) == ([20, 21, 22, 23], 4)
+
+
+def test_halves_share_no_picture_and_leave_none_out(album: Path) -> None:
+    setting = s.PictureFolders(folders=[album], size=8, half="training")
+    training = build.private_pictures(setting)
+    reference = build.private_pictures(setting.model_copy(update={"half": "reference"}))
+    assert sorted(numbers(training.images) + numbers(reference.images)) == [*range(4), *range(10, 14), *range(20, 24)]
+    assert training.labels.tolist() == reference.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert training.factors is None
+
+
+def test_private_pictures_are_one_folder(album: Path) -> None:
+    with pytest.raises(InvalidSetting, match=r"judging\.private\.folders` should be one folder"):
+        build.private_pictures(s.PictureFolders(folders=[album, album]))
+
+
+def test_procedural_pictures_are_those_of_their_populations() -> None:
+    faces, _ = photographs(public_identities()[:3], 2, seed=77_004)
+    found = build.public_images(s.ProceduralFaces(identities=3, per_identity=2, seed=4))
+    assert torch.equal(found, (render_faces(faces) * 255).round().byte())
+    with pytest.raises(InvalidSetting, match=r"public\.identities` should be at most 4000. Found 4001"):
+        build.public_images(s.ProceduralFaces(identities=4001))
+
+
+def test_private_faces_know_their_factors(monkeypatch: pytest.MonkeyPatch) -> None:
+    people = private_identities()[:3]
+    monkeypatch.setattr(build, "private_identities", lambda: people)
+    found = build.private_pictures(s.PrivateFaces(per_identity=2))
+    assert found.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert found.factors is people
+    assert found.factor_spread is not None
+    # Factors are uniform in [0, 1] but for beard and glasses, which most lack: spreads are about 1 / sqrt(12).
+    assert found.factor_spread.median().item() == pytest.approx(12**-0.5, abs=0.02)
+
+
+# Judges and separation ------------------------------------------------------------------------------------------------
+
+
+def test_a_recogniser_with_photographs_is_a_judge(tiny_world: Path, album: Path) -> None:
+    setting = s.NearestMean(
+        encoder=s.TrainedModel(folder=tiny_world / "judge-identity"),
+        pictures=s.PictureFolders(folders=[album], size=64),
+    )
+    judge = build.build_judge_classifier(setting)
+    assert isinstance(judge.model, NearestMean)
+    assert judge.logits(torch.rand(2, 3, 64, 64)).shape == (2, 3)
+
+
+def test_a_judge_cannot_be_handed_over() -> None:
+    with pytest.raises(InvalidSetting, match=r"judging\.classifiers.*only the target is handed over"):
+        build.build_judge_classifier(s.GivenModel())
+
+
+def test_the_judges_are_built_for_the_classes_sought(tiny_settings: InversionSettings) -> None:
+    attacker = build.build_attacker(tiny_settings)
+    judge = build.build_judge(tiny_settings.judging, attacker)
+    assert isinstance(judge, Judge)
+    assert judge.private.labels.tolist() == [int(label) for label in attacker.classes for _ in range(2)]
+    assert list(judge.classifiers) == ["one", "two"]
+
+
+def test_a_copy_of_the_attackers_encoder_is_no_judge(
+    tiny_values: dict[str, Any], tiny_world: Path, tmp_path: Path
+) -> None:
+    """In another folder, so that its name does not give it away."""
+    shutil.copytree(tiny_world / "identity", tmp_path / "copy")
+    tiny_values["judging"]["encoder"] = {"kind": "trained", "folder": str(tmp_path / "copy")}
+    settings = check_settings(tiny_values)
+    build.check_separation(settings)
+    with pytest.raises(ThreatModelViolation, match=r"`judging\.encoder` has the weights of the attacker's"):
+        build.build_judge(settings.judging, build.build_attacker(settings))
+
+
+@pytest.mark.parametrize("theirs", ["target", "identity", "attributes"])
+@pytest.mark.parametrize("place", ["classifiers", "encoder", "factors"])
+def test_no_model_stands_on_both_sides(tiny_values: dict[str, Any], tiny_world: Path, theirs: str, place: str) -> None:
+    """Whatever way the folder is written."""
+    model = {"kind": "trained", "folder": str(tiny_world / "identity" / ".." / theirs)}
+    build.check_separation(check_settings(tiny_values))
+    if place == "classifiers":
+        tiny_values["judging"]["classifiers"]["one"] = model
+    else:
+        tiny_values["judging"][place] = model
+    with pytest.raises(ThreatModelViolation, match=rf"`judging\.\w+` is a model that the attack holds too .*{theirs}"):
+        build.check_separation(check_settings(tiny_values))
+
+
+def test_a_recogniser_of_the_attack_is_no_judge(tiny_values: dict[str, Any], album: Path) -> None:
+    tiny_values["judging"]["classifiers"]["one"] = {
+        "kind": "nearest_mean",
+        "encoder": tiny_values["attack"]["encoder"],
+        "pictures": {"kind": "folders", "folders": [str(album)]},
+    }
+    with pytest.raises(ThreatModelViolation, match=r"`judging\.one`"):
+        build.check_separation(check_settings(tiny_values))
+
+
+def test_bundled_programs_and_library_models_are_compared_too(tiny_values: dict[str, Any]) -> None:
+    for model in (
+        {"kind": "bundled", "name": "x"},
+        {"kind": "pt2", "path": "x.pt2", "size": 8},
+        {"kind": "timm", "name": "resnet18"},
+    ):
+        tiny_values["attack"]["target"] = tiny_values["judging"]["classifiers"]["one"] = model
+        with pytest.raises(ThreatModelViolation, match=r"`judging\.one`"):
+            build.check_separation(check_settings(tiny_values))
+
+
+def test_nobody_is_public_and_private(tiny_values: dict[str, Any], album: Path) -> None:
+    public = {"kind": "folders", "folders": [str(album)], "exclude": ["p0"]}
+    private = {"kind": "folders", "folders": [str(album)], "include": ["p0"]}
+    tiny_values["attack"]["public"], tiny_values["judging"]["private"] = public, private
+    build.check_separation(check_settings(tiny_values))
+    private["include"] = ["p0", "p2"]
+    with pytest.raises(ThreatModelViolation, match=r"show nobody of `judging.private`. Found p2"):
+        build.check_separation(check_settings(tiny_values))
+
+
+def test_networks_of_the_card_are_the_networks_built(tiny_world: Path) -> None:
+    network, _ = build._network_and_size(s.TrainedModel(folder=tiny_world / "judge-two"))
+    assert type(network) is type(build_network("depthwise", 3))

@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from diffaudit.data.faces import photographs, sample_identities
+from diffaudit.data.rendering import render_faces
+from diffaudit.errors import InvalidSetting
+from diffaudit.training.pool import Pool, rendered_pool
+
+PEOPLE = sample_identities(3, seed=5)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Pool:
+    return rendered_pool(PEOPLE, 2, seed=6)
+
+
+def test_a_pool_holds_the_photographs_as_bytes(pool: Pool) -> None:
+    faces, labels = photographs(PEOPLE, 2, seed=6)
+    assert pool.labels.tolist() == labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert torch.equal(pool.faces.pose, faces.pose)
+    assert pool.images.dtype == torch.uint8
+    torch.testing.assert_close(pool.at(torch.arange(6)), render_faces(faces), atol=0.5 / 255 + 1e-6, rtol=0)
+
+
+def test_a_draw_is_the_rows_it_names(pool: Pool) -> None:
+    images, rows = pool.draw(40, torch.Generator().manual_seed(0))
+    assert torch.equal(images, pool.images[rows].float() / 255)
+    assert set(rows.tolist()) == set(range(6))
+    again, _ = pool.draw(40, torch.Generator().manual_seed(0))
+    assert torch.equal(images, again)
+
+
+def test_the_cache_is_written_once_and_read(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "work" / "public.npy"
+    first = rendered_pool(PEOPLE, 2, seed=6, cache=cache)
+    monkeypatch.delattr("diffaudit.training.pool.render_faces")
+    second = rendered_pool(PEOPLE, 2, seed=6, cache=cache)
+    assert torch.equal(first.images, pool.images)
+    assert torch.equal(second.images, pool.images)
+    assert [file.name for file in cache.parent.iterdir()] == ["public.npy"]
+
+
+def test_a_cache_of_other_pictures_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "c.npy", np.zeros((5, 3, 64, 64), np.uint8))
+    with pytest.raises(InvalidSetting, match=r"hold 6 pictures. Found 5. Delete .*c\.npy"):
+        rendered_pool(PEOPLE, 2, seed=6, cache=tmp_path / "c.npy")
