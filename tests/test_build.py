@@ -363,14 +363,8 @@ def test_a_run_without_a_step_has_weights_of_zero() -> None:
 
 
 def test_the_image_plan_is_the_settings() -> None:
-    plan = build.build_image_plan(s.TrainingImage(mode="one_step", steps=3, gradient_steps=1, strength=0.5))
-    assert (plan.mode, plan.steps, plan.gradient_steps, plan.strength, plan.guidance_scale) == (
-        "one_step",
-        3,
-        1,
-        0.5,
-        1.5,
-    )
+    setting = s.TrainingImage(mode="one_step", steps=3, gradient_steps=1, strength=0.5, guidance_scale=2.5)
+    assert vars(build.build_image_plan(setting)) == setting.model_dump()
 
 
 # Classes --------------------------------------------------------------------------------------------------------------
