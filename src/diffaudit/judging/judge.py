@@ -13,7 +13,7 @@ from diffaudit.judging.success import topk_success
 from diffaudit.models.attributes import AttributeEstimator
 from diffaudit.models.classifier import Classifier
 from diffaudit.models.identity import IdentityEncoder
-from diffaudit.models.perceptual import PerceptualFeatures
+from diffaudit.models.perceptual import PerceptualFeatures, perceptual_distance
 from diffaudit.records import JudgeVote, Record
 
 
@@ -161,8 +161,7 @@ class Judge:
         if sources is None:
             return None, None
         origin = sources.float() / 255
-        pairs = zip(self._instruments.perceptual(pictures), self._instruments.perceptual(origin), strict=True)
-        perceptual = torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in pairs]).sum(0)
+        perceptual = perceptual_distance(self._instruments.perceptual, pictures, origin)
         if self._instruments.attributes is None:
             return perceptual, None
         found, wanted = self._instruments.attributes(pictures), self._instruments.attributes(origin)
