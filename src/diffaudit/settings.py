@@ -118,7 +118,7 @@ class PriorModel(Section):
 
 
 class LowPassLight(Section):
-    """Attributes without a network: illumination as coarse luminance, no pose, no expression."""
+    """No trained estimator fits the pictures: attribute errors are left out."""
 
     kind: Literal["low_pass"] = "low_pass"
 
