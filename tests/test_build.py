@@ -22,6 +22,7 @@ from diffaudit.errors import InvalidSetting, MissingExtra, ThreatModelViolation,
 from diffaudit.inversion.embedding import ManifoldEmbedding, MlpEmbedding, TableEmbedding
 from diffaudit.judging.judge import Judge
 from diffaudit.models.bundled import fingerprint
+from diffaudit.models.external import module_fingerprint
 from diffaudit.models.nearest_mean import NearestMean
 from diffaudit.models.networks import build_network
 from diffaudit.settings import InversionSettings, check_settings
@@ -103,7 +104,7 @@ def test_an_object_of_yours_is_a_classifier_in_eval_mode() -> None:
     classifier = build.build_classifier(s.GivenModel(size=8), given=given)
     assert classifier.model is given
     assert not given.training
-    assert classifier.fingerprint == build.module_fingerprint(given)
+    assert classifier.fingerprint == module_fingerprint(given)
 
 
 def test_an_object_that_nobody_handed_over_is_refused() -> None:
@@ -114,10 +115,10 @@ def test_an_object_that_nobody_handed_over_is_refused() -> None:
 def test_a_fingerprint_tells_weights_and_names_apart() -> None:
     torch.manual_seed(0)
     one, other = Small(), Small()
-    assert build.module_fingerprint(one) != build.module_fingerprint(other)
+    assert module_fingerprint(one) != module_fingerprint(other)
     other.load_state_dict(one.state_dict())
-    assert build.module_fingerprint(one) == build.module_fingerprint(other)
-    assert build.module_fingerprint(one) != build.module_fingerprint(nn.Sequential(one))
+    assert module_fingerprint(one) == module_fingerprint(other)
+    assert module_fingerprint(one) != module_fingerprint(nn.Sequential(one))
 
 
 # timm and torchvision -------------------------------------------------------------------------------------------------
@@ -307,10 +308,6 @@ def test_the_objective_holds_the_baselines_terms(tiny_settings: InversionSetting
     found: Tensor = objective.terms["cls_feature"].centres  # type: ignore[assignment]
     torch.testing.assert_close(found[attacker.classes], centres)
 
-    oracle = tiny_settings.model_copy(update={"terms": s.Terms(identity_anchor="oracle")})
-    with pytest.raises(InvalidSetting, match=r"be `learned` or `pseudo`\. Found 'oracle'"):
-        build.build_objective(oracle, attacker, embedding)
-
 
 def test_fixed_weights_are_those_above_zero() -> None:
     weighting = build.build_weighting(InversionSettings(weighting=s.FixedWeights(weights={"cls": 2.0, "id": 0.0})))
@@ -441,7 +438,7 @@ def test_procedural_pictures_are_those_of_their_populations() -> None:
 
 def test_private_faces_know_their_factors(monkeypatch: pytest.MonkeyPatch) -> None:
     people = private_identities()[:3]
-    monkeypatch.setattr(build, "private_identities", lambda: people)
+    monkeypatch.setattr(build.pictures, "private_identities", lambda: people)
     found = build.private_pictures(s.PrivateFaces(per_identity=2))
     assert found.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert found.factors is people
@@ -523,16 +520,21 @@ def test_bundled_programs_and_library_models_are_compared_too(tiny_values: dict[
             build.check_separation(check_settings(tiny_values))
 
 
-def test_nobody_is_public_and_private(tiny_values: dict[str, Any], album: Path) -> None:
+def test_nobody_is_public_and_private(tiny_values: dict[str, Any], album: Path, tmp_path: Path) -> None:
     public = {"kind": "folders", "folders": [str(album)], "exclude": ["p0"]}
     private = {"kind": "folders", "folders": [str(album)], "include": ["p0"]}
     tiny_values["attack"]["public"], tiny_values["judging"]["private"] = public, private
     build.check_separation(check_settings(tiny_values))
+    shutil.copytree(album / "p0", tmp_path / "public" / "somebody")
+    tiny_values["attack"]["public"] = {"kind": "folders", "folders": [str(tmp_path / "public")]}
+    with pytest.raises(ThreatModelViolation, match=r"hold no file of `private`\. Found \d+ with the same bytes"):
+        build.check_separation(check_settings(tiny_values))
+    tiny_values["attack"]["public"] = public
     private["include"] = ["p0", "p2"]
-    with pytest.raises(ThreatModelViolation, match=r"show nobody of `judging.private`. Found p2"):
+    with pytest.raises(ThreatModelViolation, match=r"show nobody of `private`. Found 1 shared identity: p2"):
         build.check_separation(check_settings(tiny_values))
 
 
 def test_networks_of_the_card_are_the_networks_built(tiny_world: Path) -> None:
-    network, _ = build._network_and_size(s.TrainedModel(folder=tiny_world / "judge-two"))
+    network, _ = build.models.network_and_size(s.TrainedModel(folder=tiny_world / "judge-two"))
     assert type(network) is type(build_network("depthwise", 3))

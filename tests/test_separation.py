@@ -130,7 +130,7 @@ def judges_files_opened_by_the_attack(
             touched.append("private identities")
         return private()
 
-    monkeypatch.setattr(build, "private_identities", render_private)
+    monkeypatch.setattr(build.pictures, "private_identities", render_private)
     with watching_files() as opened:
 
         def note(event: Event) -> None:

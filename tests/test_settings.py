@@ -321,3 +321,8 @@ def test_a_trial_bounds_and_never_enlarges() -> None:
 
     tiny = check_settings({"classes": 2, "stages": [STAGE], "sampling": {"keep": 1, "candidates": 1}})
     assert trial(tiny) == tiny
+
+
+def test_no_attack_pulls_toward_the_private_embedding() -> None:
+    with pytest.raises(SettingsError, match=r"`terms\.identity_anchor`.*'learned' or 'pseudo'"):
+        check_settings({"terms": {"identity_anchor": "oracle"}})

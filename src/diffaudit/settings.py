@@ -198,7 +198,7 @@ class Terms(Section):
 
     feature_factor: Weight = 0.5
     k: Positive = 1
-    identity_anchor: Literal["learned", "pseudo", "oracle"] = "learned"
+    identity_anchor: Literal["learned", "pseudo"] = "learned"
     lora_weight: Weight = 1e-4
 
 

@@ -144,7 +144,7 @@ def _train(run: _Run, state: TrainingState, anchors: Tensor) -> None:
             case "learned":
                 own: Tensor = state.embedding(rows)
                 return own
-            case _:
+            case "pseudo":
                 return anchors[rows]
 
     for plan in plans:
@@ -275,7 +275,7 @@ def _begin_manifest(run: _Run, command: str) -> dict[str, Any]:
         "seed": run.settings.seed,
         "command": command,
         "threat_model": {"has": list(HAS), "has_not": list(HAS_NOT)},
-        "is_attack": run.settings.terms.identity_anchor != "oracle",
+        "is_attack": True,
         "started": earlier.get("started", datetime.now(UTC).isoformat(timespec="seconds")),
         "tries": earlier.get("tries", 0) + 1,
         "state": "running",

@@ -1,0 +1,42 @@
+"""Settings to objects: the only room that knows every kind by name."""
+
+from diffaudit.build.attack import (
+    build_embedding,
+    build_image_plan,
+    build_objective,
+    build_stages,
+    build_weighting,
+    used_groups,
+)
+from diffaudit.build.models import (
+    build_attributes,
+    build_classifier,
+    build_encoder,
+    build_perceptual,
+    build_prior,
+)
+from diffaudit.build.pictures import opened, private_pictures, public_images
+from diffaudit.build.separation import check_separation
+from diffaudit.build.sides import build_attacker, build_judge, build_judge_classifier, chosen_classes
+
+__all__ = [
+    "build_attacker",
+    "build_attributes",
+    "build_classifier",
+    "build_embedding",
+    "build_encoder",
+    "build_image_plan",
+    "build_judge",
+    "build_judge_classifier",
+    "build_objective",
+    "build_perceptual",
+    "build_prior",
+    "build_stages",
+    "build_weighting",
+    "check_separation",
+    "chosen_classes",
+    "opened",
+    "private_pictures",
+    "public_images",
+    "used_groups",
+]

@@ -1,0 +1,92 @@
+"""Settings to models: classifiers, encoders, priors, estimators."""
+
+from pathlib import Path
+from typing import assert_never
+
+import torch
+from torch import nn
+
+from diffaudit import settings as s
+from diffaudit.errors import InvalidSetting
+from diffaudit.models.attributes import AttributeEstimator
+from diffaudit.models.bundled import bundled_folder, fingerprint, load_network
+from diffaudit.models.classifier import Classifier
+from diffaudit.models.exported import exported_classifier, exported_encoder
+from diffaudit.models.external import module_fingerprint, timm_classifier, torchvision_classifier
+from diffaudit.models.identity import IdentityEncoder
+from diffaudit.models.networks import Network
+from diffaudit.models.perceptual import PerceptualFeatures
+from diffaudit.models.prior import DiffusionPrior
+
+
+def build_classifier(setting: s.ClassifierModel, *, given: nn.Module | None = None) -> Classifier:
+    """The classifier of a settings section; ``given`` is the Python object that kind `given` stands for."""
+    match setting:
+        case s.BundledModel() | s.TrainedModel():
+            folder = _folder(setting)
+            network, card = load_network(folder)
+            return Classifier(network, size=card["size"], fingerprint=fingerprint(folder / "model.safetensors"))
+        case s.ExportedModel():
+            return exported_classifier(setting.path, size=setting.size, allow_code=setting.allow_code)
+        case s.TimmModel():
+            return timm_classifier(setting.name, weights=setting.weights, num_classes=setting.num_classes)
+        case s.TorchvisionModel():
+            return torchvision_classifier(
+                setting.name, weights=setting.weights, num_classes=setting.num_classes, size=setting.size
+            )
+        case s.GivenModel():
+            if given is None:
+                raise InvalidSetting("target", "be handed over as a Python object where its kind is `given`", None)
+            return Classifier(given.eval(), size=setting.size, fingerprint=module_fingerprint(given))
+        case _:
+            assert_never(setting)
+
+
+def build_prior(setting: s.PriorModel) -> DiffusionPrior:
+    """The diffusion prior: bundled by name, or a diffusers folder or hub id."""
+    location = bundled_folder(setting.location) if setting.kind == "bundled" else setting.location
+    return DiffusionPrior.load(location)
+
+
+def build_encoder(setting: s.NetworkModel) -> IdentityEncoder:
+    """An identity encoder."""
+    match setting:
+        case s.BundledModel() | s.TrainedModel():
+            folder = _folder(setting)
+            network, card = load_network(folder)
+            mark = fingerprint(folder / "model.safetensors")
+            return IdentityEncoder(network, size=card["size"], dimension=card["outputs"], fingerprint=mark)
+        case s.ExportedModel():
+            return exported_encoder(setting.path, size=setting.size, allow_code=setting.allow_code)
+        case _:
+            assert_never(setting)
+
+
+def build_perceptual(setting: s.NetworkModel) -> PerceptualFeatures:
+    """A perceptual feature network."""
+    network, size = network_and_size(setting)
+    return PerceptualFeatures(network, size=size)
+
+
+def build_attributes(setting: s.AttributeModel) -> AttributeEstimator | None:
+    """Attribute estimators, or None where pictures have no trained ones."""
+    match setting:
+        case s.BundledModel() | s.TrainedModel():
+            network, card = load_network(_folder(setting))
+            return AttributeEstimator(network, size=card["size"], spread=torch.tensor(card["spread"]))
+        case s.LowPassLight():
+            return None
+        case _:
+            assert_never(setting)
+
+
+def network_and_size(setting: s.NetworkModel) -> tuple[Network, int | None]:
+    """A network whose feature maps can be read, and the side in pixels that it wants."""
+    if isinstance(setting, s.ExportedModel):
+        raise InvalidSetting("kind", "be `bundled` or `trained` where feature maps are needed", setting.kind)
+    network, card = load_network(_folder(setting))
+    return network, card["size"]
+
+
+def _folder(setting: s.BundledModel | s.TrainedModel) -> Path:
+    return bundled_folder(setting.name) if isinstance(setting, s.BundledModel) else setting.folder

@@ -1,0 +1,92 @@
+"""Settings to the two sides of an audit: what attacks, and what judges. Neither function sees the other's section."""
+
+import torch
+from torch import Tensor, nn
+
+from diffaudit import settings as s
+from diffaudit.build.models import (
+    build_attributes,
+    build_classifier,
+    build_encoder,
+    build_perceptual,
+    build_prior,
+    network_and_size,
+)
+from diffaudit.build.pictures import private_pictures, public_images
+from diffaudit.errors import InvalidSetting, ThreatModelViolation
+from diffaudit.inversion.attacker import Attacker, look_at
+from diffaudit.judging.judge import Instruments, Judge
+from diffaudit.models.classifier import Classifier
+from diffaudit.models.nearest_mean import nearest_mean_classifier
+
+
+def build_attacker(settings: s.InversionSettings, *, given: nn.Module | None = None) -> Attacker:
+    """Everything that the threat model allows, from ``settings.attack`` alone."""
+    attack = settings.attack
+    classifier = build_classifier(attack.target, given=given)
+    encoder = build_encoder(attack.encoder)
+    public = look_at(public_images(attack.public), classifier, encoder)
+    classes = chosen_classes(settings.classes, public.log_probabilities.shape[1], settings.seed)
+    return Attacker(
+        classes=classes,
+        classifier=classifier,
+        prior=build_prior(attack.prior),
+        encoder=encoder,
+        attributes=build_attributes(attack.attributes),
+        perceptual=build_perceptual(attack.perceptual),
+        public=public,
+        prompt=attack.prior.prompt,
+    )
+
+
+def chosen_classes(setting: str | int | list[int], available: int, seed: int) -> Tensor:
+    """The class indices of a run: all, so many drawn by the seed, or those listed; ascending.
+
+    Raises:
+        InvalidSetting: more classes than the target has, or an index that it does not have.
+    """
+    if setting == "all":
+        return torch.arange(available)
+    if isinstance(setting, int):
+        if setting > available:
+            raise InvalidSetting("classes", f"be at most the target's number of classes ({available})", setting)
+        return torch.randperm(available, generator=torch.Generator().manual_seed(seed))[:setting].sort().values
+    assert isinstance(setting, list)
+    wrong = [index for index in setting if index >= available]
+    if wrong or len(set(setting)) < len(setting):
+        raise InvalidSetting("classes", f"be different indices below {available}", setting)
+    return torch.tensor(sorted(setting))
+
+
+def build_judge(settings: s.Judging, attacker: Attacker) -> Judge:
+    """The judges and private pictures; of the attacker only public measuring devices are used.
+
+    Raises:
+        ThreatModelViolation: a classifier is not independent of the target, or the encoder is the attacker's.
+    """
+    encoder = build_encoder(settings.encoder)
+    if encoder.fingerprint == attacker.encoder.fingerprint:
+        raise ThreatModelViolation(
+            f"`judging.encoder` has the weights of the attacker's (SHA-256 {encoder.fingerprint[:12]}): it would agree "
+            "with whatever fooled them. Judge with another encoder."
+        )
+    factors = None if settings.factors is None else network_and_size(settings.factors)[0]
+    return Judge(
+        {name: build_judge_classifier(model) for name, model in settings.classifiers.items()},
+        encoder,
+        private_pictures(settings.private).of(attacker.classes),
+        instruments=Instruments(attacker.classifier, attacker.perceptual, attacker.attributes),
+        factors=factors,
+    )
+
+
+def build_judge_classifier(setting: s.JudgeModel) -> Classifier:
+    """A judge's classifier: a classifier, or a recogniser with photographs to compare with."""
+    match setting:
+        case s.NearestMean():
+            known = private_pictures(setting.pictures)
+            return nearest_mean_classifier(build_encoder(setting.encoder), known.images, known.labels)
+        case s.GivenModel():
+            raise InvalidSetting("judging.classifiers", "be models on disk: only the target is handed over", "given")
+        case _:
+            return build_classifier(setting)

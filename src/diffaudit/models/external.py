@@ -1,0 +1,98 @@
+"""Classifiers of other libraries, timm and torchvision, with their published weights or a checkpoint of yours."""
+
+import hashlib
+import importlib
+import pickle
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from diffaudit.errors import InvalidSetting, MissingExtra, UnsafeArchive
+from diffaudit.models.classifier import Classifier
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def timm_classifier(name: str, *, weights: Path | None = None, num_classes: int | None = None) -> Classifier:
+    """The timm model ``name``, which brings its size and normalisation.
+
+    Raises:
+        MissingExtra: timm is not installed.
+        InvalidSetting: the checkpoint is no file, or does not fit.
+        UnsafeArchive: the checkpoint holds more than tensors.
+    """
+    timm = _library("timm", "timm")
+    model = timm.create_model(name, pretrained=weights is None, **_classes(num_classes))
+    _load_checkpoint(model, weights)
+    config = timm.data.resolve_model_data_config(model)
+    mean, std = tuple(config["mean"]), tuple(config["std"])
+    return _classifier(model, size=config["input_size"][-1], mean=mean, std=std)
+
+
+def torchvision_classifier(
+    name: str, *, weights: Path | None = None, num_classes: int | None = None, size: int = 224
+) -> Classifier:
+    """The torchvision model ``name``, normalised as ImageNet is.
+
+    Raises:
+        MissingExtra: torchvision is not installed.
+        InvalidSetting: the checkpoint is no file, or does not fit.
+        UnsafeArchive: the checkpoint holds more than tensors.
+    """
+    published = "DEFAULT" if weights is None else None
+    model = _library("torchvision.models", "torchvision").get_model(name, weights=published, **_classes(num_classes))
+    _load_checkpoint(model, weights)
+    return _classifier(model, size=size, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+
+def module_fingerprint(module: nn.Module) -> str:
+    """SHA-256 of a module's state, for objects that come from no file."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _library(module: str, extra: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtra(extra, extra) from error
+
+
+def _classes(count: int | None) -> dict[str, int]:
+    return {} if count is None else {"num_classes": count}
+
+
+def _classifier(model: nn.Module, *, size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Classifier:
+    return Classifier(model.eval(), size=size, fingerprint=module_fingerprint(model), mean=mean, std=std)
+
+
+def _load_checkpoint(model: nn.Module, path: Path | None) -> None:
+    """Weights from safetensors or a checkpoint of plain tensors; what would run code is refused."""
+    if path is None:
+        return
+    if not path.is_file():
+        raise InvalidSetting("weights", "be a file", str(path))
+    state = _state(path)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise InvalidSetting("weights", "fit the model", str(path), f"It says: {error}") from error
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UnsafeArchive(f"{path} holds more than tensors. Save `model.state_dict()` alone.") from error
+    if not isinstance(state, dict):
+        raise InvalidSetting("weights", "hold a state dict", type(state).__name__)
+    found: dict[str, Tensor] = state.get("state_dict", state)
+    return found
