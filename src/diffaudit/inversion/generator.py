@@ -12,6 +12,7 @@ from diffaudit.errors import InvalidSetting
 from diffaudit.inversion.embedding import LabelEmbedding
 from diffaudit.models.conditioning import Condition
 from diffaudit.models.prior import DiffusionPrior
+from diffaudit.models.sampler import ddim
 
 LORA_TARGETS = r".*(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|conv_shortcut)"
 """Attention projections, self and cross, and the 1 x 1 convolutions around them."""
@@ -86,21 +87,19 @@ class Generator:
         guidance_scale: float,
         gradient_steps: int | None = None,
     ) -> Tensor:
-        """The sampler itself: ``latents`` and ``noise (B, c, h, w)`` and embeddings ``(B, D)`` to clean latents.
-
-        ``gradient_steps`` differentiates the last so many steps only; None: all. Truncation as in Clark et al.,
-        *DRaFT*, 2023, arXiv 2309.17400, and Prabhudesai et al., *AlignProp*, 2023, arXiv 2310.03739.
-        """
-        schedule = self.prior.timesteps(steps, strength)
-        first_with_gradient = 0 if gradient_steps is None else steps - gradient_steps
+        """:func:`~diffaudit.models.sampler.ddim` of ``latents``, ``noise (B, c, h, w)`` under ``embeddings (B, D)``."""
         condition, null = self.conditions(embeddings, guidance_scale)
-        current = self.prior.add_noise(latents, noise, self._filled(schedule[0], latents))
-        for index, (now, onward) in enumerate(zip(schedule, [*schedule[1:], -1], strict=True)):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and index >= first_with_gradient):
-                timesteps = self._filled(now, latents)
-                epsilon = self._epsilon(current, timesteps, condition, null, guidance_scale)
-                current = self.prior.ddim_step(current, epsilon, timesteps, self._filled(onward, latents))
-        return current
+        return ddim(
+            self.prior,
+            latents,
+            noise,
+            condition,
+            null,
+            steps=steps,
+            strength=strength,
+            guidance_scale=guidance_scale,
+            gradient_steps=gradient_steps,
+        )
 
     def one_step(
         self, latents: Tensor, noise: Tensor, embeddings: Tensor, timesteps: Tensor, *, guidance_scale: float
@@ -108,19 +107,11 @@ class Generator:
         """The clean latent implied by a single prediction at ``timesteps (B,)``."""
         condition, null = self.conditions(embeddings, guidance_scale)
         noisy = self.prior.add_noise(latents, noise, timesteps)
-        epsilon = self._epsilon(noisy, timesteps, condition, null, guidance_scale)
-        return self.prior.clean(noisy, epsilon, timesteps)
-
-    def _epsilon(
-        self, latents: Tensor, timesteps: Tensor, condition: Condition, null: Condition | None, scale: float
-    ) -> Tensor:
         if null is None:
-            return self.prior.epsilon(latents, timesteps, condition)
-        return self.prior.guided_epsilon(latents, timesteps, condition, null, scale)
-
-    @staticmethod
-    def _filled(timestep: int, like: Tensor) -> Tensor:
-        return torch.full((len(like),), timestep, device=like.device, dtype=torch.long)
+            epsilon = self.prior.epsilon(noisy, timesteps, condition)
+        else:
+            epsilon = self.prior.guided_epsilon(noisy, timesteps, condition, null, guidance_scale)
+        return self.prior.clean(noisy, epsilon, timesteps)
 
 
 def check_embedding_fits(prior: DiffusionPrior, embedding: LabelEmbedding) -> None:

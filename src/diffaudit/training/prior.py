@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from diffusers import DDIMScheduler
@@ -15,6 +14,7 @@ from diffaudit.errors import InvalidSetting
 from diffaudit.models.autoencoder import UnshuffleAutoencoder
 from diffaudit.models.conditioning import Condition, IdentityProjector, TextConditioner
 from diffaudit.models.prior import DiffusionPrior
+from diffaudit.models.sampler import ddim
 
 PAD, START, END, UNKNOWN = "[pad]", "[start]", "[end]", "[unknown]"
 PROMPT_TOKENS = 26
@@ -186,9 +186,5 @@ def drawn_pictures(
     latents = prior.encode(sources)
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
     condition, null = (prior.condition(identity, len(latents)) for identity in (embeddings, None))
-    schedule = [torch.full((len(latents),), timestep) for timestep in [*prior.timesteps(steps, strength), -1]]
-    current = prior.add_noise(latents, noise, schedule[0])
-    for now, onward in pairwise(schedule):
-        epsilon = prior.guided_epsilon(current, now, condition, null, guidance_scale)
-        current = prior.ddim_step(current, epsilon, now, onward)
-    return (prior.decode(current).clamp(0, 1) * 255).round().byte()
+    drawn = ddim(prior, latents, noise, condition, null, steps=steps, strength=strength, guidance_scale=guidance_scale)
+    return (prior.decode(drawn).clamp(0, 1) * 255).round().byte()
