@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from diffaudit.models.autoencoder import UnshuffleAutoencoder
 from diffaudit.models.prior import DiffusionPrior
-from diffaudit.training.autoencoder import detail_weight, psnr, reconstruction_loss, standardise
+from diffaudit.training.autoencoder import central_crops, detail_weight, psnr, reconstruction_loss, standardise
 from diffaudit.training.prior import small_prior
 
 
@@ -91,3 +91,16 @@ def test_standardised_latents_have_zero_mean_and_unit_spread() -> None:
         latents = prior.encode(images)
     assert float(latents.mean()) == pytest.approx(0, abs=1e-4)
     assert float(latents.std()) == pytest.approx(1, abs=1e-4)
+
+
+def test_crops_are_one_window_near_the_middle_on_the_grid() -> None:
+    """A picture whose pixels hold their own place tells where the window lay."""
+    rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    picture = torch.stack([rows, columns])[None].repeat(2, 1, 1, 1)
+    corners = set()
+    for seed in range(100):
+        crop = central_crops(picture, torch.Generator().manual_seed(seed))
+        assert crop.shape == (2, 2, 40, 40)
+        assert torch.equal(crop[0], crop[1])
+        corners.add((int(crop[0, 0, 0, 0]), int(crop[0, 1, 0, 0])))
+    assert corners == {(top, left) for top in (0, 8, 16, 24) for left in (0, 8, 16, 24)}

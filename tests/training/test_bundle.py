@@ -16,11 +16,13 @@ from diffaudit.events import Event
 from diffaudit.models.autoencoder import UnshuffleAutoencoder
 from diffaudit.models.bundled import fingerprint, load_network
 from diffaudit.models.prior import DiffusionPrior
-from diffaudit.training import bundle, populations
+from diffaudit.training import makers, populations, recipes, workshop
 from diffaudit.training.attributes import attribute_targets
-from diffaudit.training.bundle import BUNDLED, RECIPES, Workshop, train_bundle
+from diffaudit.training.bundle import train_bundle
 from diffaudit.training.loop import fit
 from diffaudit.training.prior import small_prior
+from diffaudit.training.recipes import BUNDLED, RECIPES
+from diffaudit.training.workshop import Workshop
 
 INTERMEDIATE = ("autoencoder", "decoder")
 SHIPPED = tuple(name for name in BUNDLED if name not in INTERMEDIATE)
@@ -34,9 +36,9 @@ def village(monkeypatch: pytest.MonkeyPatch) -> None:
         name: replace(recipe, batch=4, pool_per_identity=2, schedule=replace(recipe.schedule, steps=STEPS, warmup=1))
         for name, recipe in RECIPES.items()
     }
-    monkeypatch.setattr(bundle, "RECIPES", few)
-    monkeypatch.setattr(bundle, "PER_IDENTITY", 4)
-    monkeypatch.setattr(bundle, "small_prior", partial(small_prior, widths=(16, 16), cross_attention_dim=16))
+    monkeypatch.setattr(recipes, "RECIPES", few)
+    monkeypatch.setattr(recipes, "PER_IDENTITY", 4)
+    monkeypatch.setattr(makers, "small_prior", partial(small_prior, widths=(16, 16), cross_attention_dim=16))
     for name, count, seed in (("public", 8, 1), ("private", 5, 2), ("unseen", 3, 3)):
         people = sample_identities(count, seed=seed)
         monkeypatch.setattr(populations, f"{name}_identities", lambda people=people: people)
@@ -109,7 +111,7 @@ def test_what_a_model_needs_is_made_first_and_without_judges_there_is_no_oracle_
 def test_what_was_saved_and_not_scored_is_finished_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed between its weights and its card, a model is there, but not finished."""
     with monkeypatch.context() as patch:
-        patch.setattr(bundle, "accuracy", cut)
+        patch.setattr(makers, "accuracy", cut)
         with pytest.raises(KeyboardInterrupt):
             train_bundle(["target"], tmp_path)
     assert (tmp_path / "target" / "model.safetensors").exists()
@@ -134,7 +136,7 @@ def test_a_stopped_training_ends_with_the_same_weights(tmp_path: Path, monkeypat
         if event.step == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(bundle, "fit", often)
+    monkeypatch.setattr(workshop, "fit", often)
     with pytest.raises(KeyboardInterrupt):
         train_bundle(["target"], tmp_path / "stopped", on_event=stop)
     events: list[Event] = []

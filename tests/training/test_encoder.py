@@ -2,11 +2,12 @@ import math
 
 import pytest
 import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from diffaudit.data.faces import sample_identities
-from diffaudit.training.encoder import EncoderTrainer, arcface_logits, verification_auc
+from diffaudit.training.encoder import EncoderTrainer, arcface_logits, discriminate, verification_auc
 from diffaudit.training.pool import rendered_pool
 
 
@@ -75,3 +76,50 @@ def test_the_loss_teaches_every_part() -> None:
     for name, parameter in trainer.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
+
+
+class Flat(nn.Module):
+    """Features hidden in the first pixels of images, under a linear head."""
+
+    def __init__(self, dimension: int, outputs: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(dimension, outputs)
+
+    def features(self, images: Tensor) -> Tensor:
+        return images.flatten(1)[:, : self.head.in_features]
+
+    def forward(self, images: Tensor) -> Tensor:
+        answers: Tensor = self.head(self.features(images))
+        return answers
+
+
+def test_discriminants_are_those_of_sklearn() -> None:
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.arange(12).repeat_interleave(10)
+    people = 30 * torch.randn(12, 5, generator=generator)[labels]
+    pixels = (128 + people + 8 * torch.randn(120, 5, generator=generator)).clamp(0, 255).byte()
+    encoder = Flat(5, 3)
+    discriminate(encoder, pixels[:, :, None, None], labels, ridge=0.0)  # type: ignore[arg-type]
+    with torch.no_grad():
+        answers = encoder(pixels[:, :, None, None].float() / 255)
+    reference = LinearDiscriminantAnalysis(solver="eigen", n_components=3).fit(pixels.float().numpy() / 255, labels)
+    expected = torch.from_numpy(reference.transform(pixels.float().numpy() / 255)).float()
+    expected -= expected.mean(0)
+    signs = (answers * expected).sum(0).sign()
+    torch.testing.assert_close(answers * signs, expected, rtol=1e-3, atol=1e-3)
+    means = torch.stack([answers[labels == label].mean(0) for label in range(12)])
+    assert (answers - means[labels]).square().mean(0).tolist() == pytest.approx([1, 1, 1], rel=1e-3)
+
+
+def test_people_who_differ_in_a_quiet_direction_are_told_apart_by_it() -> None:
+    """Cosines of the raw features see the loud nuisance; the discriminants see the person."""
+    generator = torch.Generator().manual_seed(4)
+    labels = torch.arange(8).repeat_interleave(6)
+    loud = 128 + 50 * torch.randn(48, 2, generator=generator)
+    quiet = 100 + 12 * torch.randn(8, 2, generator=generator)[labels] + torch.randn(48, 2, generator=generator)
+    pixels = torch.cat([loud, quiet], dim=1).clamp(0, 255).byte()[:, :, None, None]
+    encoder = Flat(4, 2)
+    discriminate(encoder, pixels, labels)  # type: ignore[arg-type]
+    images = pixels.float() / 255
+    assert verification_auc(encoder, images, labels) > 0.85  # type: ignore[arg-type]
+    assert verification_auc(AsGiven(), images, labels) < 0.65  # type: ignore[arg-type]

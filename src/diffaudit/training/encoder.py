@@ -3,6 +3,7 @@
 import math
 
 import torch
+from scipy.linalg import eigh
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
@@ -61,14 +62,29 @@ class EncoderTrainer(nn.Module):
 
 
 @torch.no_grad()
-def centre(encoder: Network, images: Tensor) -> None:
-    """Takes the mean answer to ``images (N, 3, H, W)`` off the head's bias, so that cosines spread around 0.
+def discriminate(encoder: Network, images: Tensor, labels: Tensor, *, ridge: float = 0.1) -> None:
+    r"""Sets the encoder's head to Fisher's linear discriminants of its penultimate features, their mean taken off.
 
-    ArcFace over centres that are a function of factors leaves all embeddings in a narrow cone (measured: a mean cosine
-    of 0.99 between people), which ranks as well as any but reads badly.
+    ``images (N, 3, H, W) uint8``, ``labels (N,)``. The rows solve :math:`S_b v = \lambda (S_w + \epsilon I) v`, with
+    the covariances between and within people and ``ridge`` of the mean within-variance as :math:`\epsilon`, so that
+    the photographs of one person vary by about 1 in every direction. ArcFace over centres that are a function of
+    factors leaves all embeddings in a narrow cone (measured: a mean cosine of 0.99 between people), which ranks well
+    but tells a diffusion model little.
+
+    Fisher, *The Use of Multiple Measurements in Taxonomic Problems*, 1936; as a last layer of speaker embeddings:
+    Dehak et al., *Front-End Factor Analysis for Speaker Verification*, 2011.
     """
-    answers = torch.cat([encoder(part) for part in images.split(256)])
-    encoder.head.bias.sub_(answers.mean(0))
+    features = torch.cat([encoder.features(part.float() / 255) for part in images.split(256)]).double()
+    mean = features.mean(0)
+    counts = torch.bincount(labels).double()
+    means = torch.zeros(len(counts), len(mean)).double().index_add(0, labels, features - mean) / counts[:, None]
+    inside = features - mean - means[labels]
+    between, within = (means * counts[:, None]).T @ means / len(features), inside.T @ inside / len(features)
+    within += ridge * within.diagonal().mean() * torch.eye(len(within))
+    _, vectors = eigh(between.numpy(), within.numpy())
+    head = torch.from_numpy(vectors.T[::-1][: encoder.head.out_features].copy())
+    encoder.head.weight.copy_(head)
+    encoder.head.bias.copy_(-head @ mean)
 
 
 @torch.no_grad()
