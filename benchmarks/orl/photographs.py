@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from diffaudit.data.folders import ImageFolder, open_folder
 from diffaudit.data.splits import check_disjoint, halves, split_identities
+from diffaudit.training.pool import Pool
 
 SIZE = 64
 PRIVATE, SEED = 20, 0
@@ -49,39 +49,14 @@ def public_folders(data: Path) -> list[ImageFolder]:
     return public
 
 
-@dataclass(frozen=True, eq=False)
-class Photographs:
-    """``images (N, 3, H, W) uint8`` of people ``labels (N,)``, drawn from like diffaudit's own pools."""
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """``count`` random rows: images in [0, 1] and their row numbers."""
-        rows = torch.randint(len(self), (count,), generator=generator)
-        return self.at(rows), rows
-
-    def at(self, rows: Tensor) -> Tensor:
-        """The images of ``rows``, as floats in [0, 1]."""
-        return self.images[rows].float() / 255
-
-    def of(self, people: Sequence[int]) -> "Photographs":
-        """The photographs of these people alone, with their labels as they were."""
-        rows = torch.isin(self.labels, torch.tensor(people)).nonzero()[:, 0]
-        return Photographs(self.images[rows], self.labels[rows])
-
-
-def read(folders: Sequence[ImageFolder]) -> Photographs:
+def read(folders: Sequence[ImageFolder]) -> Pool:
     """All photographs of several folders, people numbered through."""
     images, labels, first = [], [], 0
     for folder in folders:
         images.append(folder.read(size=SIZE, dtype=torch.uint8))
         labels.append(folder.labels + first)
         first += len(folder.names)
-    return Photographs(torch.cat(images), torch.cat(labels))
+    return Pool(torch.cat(images), torch.cat(labels))
 
 
 def grey(images: Tensor) -> Tensor:
@@ -90,7 +65,7 @@ def grey(images: Tensor) -> Tensor:
     return (images * weights).sum(1, keepdim=True).expand_as(images)
 
 
-def imagined_people(photographs: Photographs, count: int, views: int, *, seed: int, warp: float = 0.07) -> Tensor:
+def imagined_people(photographs: Pool, count: int, views: int, *, seed: int, warp: float = 0.07) -> Tensor:
     """``(count * views, 3, H, W) uint8``: grey pictures of ``count`` people made of the real ones, ``views`` of each.
 
     Some forty faces are far too few to learn what an identity embedding means: a prior would learn forty names. A third
@@ -117,7 +92,7 @@ def imagined_people(photographs: Photographs, count: int, views: int, *, seed: i
     return torch.cat(parts)
 
 
-def _all(photographs: Photographs) -> Tensor:
+def _all(photographs: Pool) -> Tensor:
     return photographs.at(torch.arange(len(photographs)))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from photographs import Photographs, data_folder, grey, imagined_people, private_halves, public_folders, read
+from photographs import data_folder, grey, imagined_people, private_halves, public_folders, read
 from torch import Tensor, nn
 
 from diffaudit.inversion.generator import Generator
@@ -27,6 +27,7 @@ from diffaudit.training.augmentation import random_views
 from diffaudit.training.autoencoder import psnr, reconstruction_loss, standardise
 from diffaudit.training.classifier import accuracy
 from diffaudit.training.loop import Schedule, fit
+from diffaudit.training.pool import Pool
 from diffaudit.training.prior import Dropping, LatentPool, PriorTrainer, latent_rows
 
 QUICK_DIVISOR = 250
@@ -111,20 +112,20 @@ class Printer:
             self.losses.clear()
 
 
-def make_autoencoder(shop: Workshop, public: Photographs) -> None:
+def make_autoencoder(shop: Workshop, public: Pool) -> None:
     """Goes on from the bundled autoencoder, which knows drawn faces only."""
     model = UnshuffleAutoencoder.from_pretrained(shop.start / "vae").float()
     fit_autoencoder("autoencoder", model, shop, public)
 
 
-def make_decoder(shop: Workshop, public: Photographs) -> None:
+def make_decoder(shop: Workshop, public: Pool) -> None:
     """The decoder goes on alone, for crisper eyes: the latents, and with them the prior, stay what they are."""
     model = UnshuffleAutoencoder.from_pretrained(shop.output / "autoencoder")
     model.encoder.requires_grad_(False)
     fit_autoencoder("decoder", model, shop, public)
 
 
-def fit_autoencoder(name: str, model: UnshuffleAutoencoder, shop: Workshop, public: Photographs) -> None:
+def fit_autoencoder(name: str, model: UnshuffleAutoencoder, shop: Workshop, public: Pool) -> None:
     """Trains on views of the public photographs, half of them grey, and scores on people who were left out."""
     seen = public.of([person for person in public.labels.unique().tolist() if person not in HELD_OUT])
     unseen = public.of(HELD_OUT)
@@ -148,7 +149,7 @@ def fit_autoencoder(name: str, model: UnshuffleAutoencoder, shop: Workshop, publ
     say(f"{name}: {before:.2f} -> {after:.2f} dB on {len(unseen)} photographs of people not seen")
 
 
-def make_prior(shop: Workshop, public: Photographs, encoder: IdentityEncoder) -> None:
+def make_prior(shop: Workshop, public: Pool, encoder: IdentityEncoder) -> None:
     """Goes on from the bundled UNet, with a fresh projector for the attacker's identity encoder, without captions."""
     recipe = RECIPES["prior"]
     autoencoder = UnshuffleAutoencoder.from_pretrained(shop.output / "decoder").eval().requires_grad_(False)
@@ -202,7 +203,7 @@ def embedded(encoder: IdentityEncoder, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def obedience(prior: DiffusionPrior, encoder: IdentityEncoder, public: Photographs) -> float:
+def obedience(prior: DiffusionPrior, encoder: IdentityEncoder, public: Pool) -> float:
     """Mean cosine between the identity asked for (a public person's mean) and what the encoder sees in the sample."""
     embeddings = embedded(encoder, public.images)
     people = public.labels.unique()
@@ -214,7 +215,7 @@ def obedience(prior: DiffusionPrior, encoder: IdentityEncoder, public: Photograp
     return float((encoder(prior.decode(clean).clamp(0, 1)) * asked).sum(1).mean())
 
 
-def strangers(encoder: IdentityEncoder, public: Photographs) -> float:
+def strangers(encoder: IdentityEncoder, public: Pool) -> float:
     """Mean cosine between photographs of two different public people: what no obedience at all would reach."""
     embeddings = embedded(encoder, public.images)
     different = public.labels[:, None] != public.labels[None]

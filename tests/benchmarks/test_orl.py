@@ -12,6 +12,7 @@ from PIL import Image
 
 from diffaudit.build import check_separation, opened
 from diffaudit.settings import InversionSettings, NearestMean, PictureFolders, load_settings
+from diffaudit.training.pool import Pool
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPTS = REPOSITORY / "benchmarks" / "orl"
@@ -127,7 +128,7 @@ def test_training_and_audit_split_the_photographs_alike(
 
 def test_imagined_people_are_grey_pictures_and_their_seed_makes_them(photographs: ModuleType) -> None:
     images = torch.randint(256, (6, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    few = photographs.Photographs(images, torch.tensor([0, 0, 1, 1, 2, 2]))
+    few = Pool(images, torch.tensor([0, 0, 1, 1, 2, 2]))
     made = photographs.imagined_people(few, 9, 4, seed=5)
     assert (made.shape, made.dtype) == ((36, 3, 64, 64), torch.uint8)
     assert (made == made[:, :1]).all()

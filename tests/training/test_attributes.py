@@ -36,8 +36,7 @@ def test_correlation_is_that_of_numpy() -> None:
 def test_the_loss_is_the_squared_error_of_the_rows_drawn() -> None:
     images = torch.zeros(4, 2, 1, 1, dtype=torch.uint8)
     images[:, 0, 0, 0] = torch.tensor([0, 51, 102, 255])
-    faces = sample_faces(sample_identities(4, seed=0), seed=0)
-    pool = Pool(images, torch.arange(4), faces)
+    pool = Pool(images, torch.arange(4))
     truth = images.flatten(1).float() / 255
     generator = torch.Generator()
     assert float(regression_loss(AsGiven(), pool, truth, 32, generator)) == 0  # type: ignore[arg-type]

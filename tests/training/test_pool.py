@@ -7,17 +7,17 @@ import torch
 from diffaudit.data.faces import photographs, sample_identities
 from diffaudit.data.rendering import render_faces
 from diffaudit.errors import InvalidSetting
-from diffaudit.training.pool import Pool, rendered_pool
+from diffaudit.training.pool import RenderedPool, rendered_pool
 
 PEOPLE = sample_identities(3, seed=5)
 
 
 @pytest.fixture(scope="module")
-def pool() -> Pool:
+def pool() -> RenderedPool:
     return rendered_pool(PEOPLE, 2, seed=6)
 
 
-def test_a_pool_holds_the_photographs_as_bytes(pool: Pool) -> None:
+def test_a_pool_holds_the_photographs_as_bytes(pool: RenderedPool) -> None:
     faces, labels = photographs(PEOPLE, 2, seed=6)
     assert pool.labels.tolist() == labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert torch.equal(pool.faces.pose, faces.pose)
@@ -25,7 +25,7 @@ def test_a_pool_holds_the_photographs_as_bytes(pool: Pool) -> None:
     torch.testing.assert_close(pool.at(torch.arange(6)), render_faces(faces), atol=0.5 / 255 + 1e-6, rtol=0)
 
 
-def test_a_draw_is_the_rows_it_names(pool: Pool) -> None:
+def test_a_draw_is_the_rows_it_names(pool: RenderedPool) -> None:
     images, rows = pool.draw(40, torch.Generator().manual_seed(0))
     assert torch.equal(images, pool.images[rows].float() / 255)
     assert set(rows.tolist()) == set(range(6))
@@ -33,7 +33,9 @@ def test_a_draw_is_the_rows_it_names(pool: Pool) -> None:
     assert torch.equal(images, again)
 
 
-def test_the_cache_is_written_once_and_read(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_written_once_and_read(
+    pool: RenderedPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = tmp_path / "work" / "public.npy"
     first = rendered_pool(PEOPLE, 2, seed=6, cache=cache)
     monkeypatch.delattr("diffaudit.training.pool.render_faces")
@@ -47,3 +49,9 @@ def test_a_cache_of_other_pictures_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "c.npy", np.zeros((5, 3, 64, 64), np.uint8))
     with pytest.raises(InvalidSetting, match=r"hold 6 pictures. Found 5. Delete .*c\.npy"):
         rendered_pool(PEOPLE, 2, seed=6, cache=tmp_path / "c.npy")
+
+
+def test_the_photographs_of_some_keep_their_numbers(pool: RenderedPool) -> None:
+    part = pool.of([2, 0])
+    assert part.labels.tolist() == [0, 0, 2, 2]
+    assert torch.equal(part.images, pool.images[[0, 1, 4, 5]])

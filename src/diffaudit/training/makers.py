@@ -20,7 +20,7 @@ from diffaudit.training.attributes import attribute_targets, correlation, regres
 from diffaudit.training.autoencoder import batch_loss, psnr, standardise
 from diffaudit.training.classifier import accuracy, classification_loss
 from diffaudit.training.encoder import EncoderTrainer, discriminate, verification_auc
-from diffaudit.training.pool import Pool, rendered_pool
+from diffaudit.training.pool import RenderedPool, rendered_pool
 from diffaudit.training.prior import LatentPool, PriorTrainer, drawn_pictures, latent_rows, small_prior
 from diffaudit.training.recipes import EMBEDDING
 from diffaudit.training.workshop import Workshop
@@ -42,7 +42,7 @@ def make(name: str, shop: Workshop) -> None:
     makers[recipe.kind](name, shop)
 
 
-def unseen_pictures(per_identity: int) -> Pool:
+def unseen_pictures(per_identity: int) -> RenderedPool:
     """Photographs of identities that no model was trained on."""
     return rendered_pool(populations.unseen_identities(), per_identity, seed=7)
 
@@ -90,7 +90,7 @@ def _make_classifier(name: str, shop: Workshop) -> None:
     network = build_network(recipe.architecture, len(identities))
 
     @cache  # rendered at the first step: a finished training takes none
-    def pool() -> Pool:
+    def pool() -> RenderedPool:
         return rendered_pool(identities, per_identity, seed=recipe.pool_seed)
 
     def loss(generator: torch.Generator) -> Tensor:

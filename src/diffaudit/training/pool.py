@@ -1,5 +1,6 @@
-"""The picture pools that the bundled models are trained on: rendered once, kept as bytes, drawn at random."""
+"""The picture pools that models are trained on: rendered or read once, kept as bytes, drawn at random."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +15,10 @@ from diffaudit.errors import InvalidSetting
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Rendered photographs ``images (N, 3, H, W) uint8`` of ``labels (N,)`` with the factors that made them."""
+    """Photographs ``images (N, 3, H, W) uint8`` of ``labels (N,)``."""
 
     images: Tensor
     labels: Tensor
-    faces: FaceFactors
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -32,8 +32,20 @@ class Pool:
         """The images of ``rows``, as floats in [0, 1]."""
         return self.images[rows].float() / 255
 
+    def of(self, labels: Sequence[int]) -> "Pool":
+        """The photographs of these labels alone, numbered as they were."""
+        rows = torch.isin(self.labels, torch.tensor(labels)).nonzero()[:, 0]
+        return Pool(self.images[rows], self.labels[rows])
 
-def rendered_pool(identities: Tensor, per_identity: int, *, seed: int, cache: Path | None = None) -> Pool:
+
+@dataclass(frozen=True, eq=False)
+class RenderedPool(Pool):
+    """A pool with the factors that made its pictures."""
+
+    faces: FaceFactors
+
+
+def rendered_pool(identities: Tensor, per_identity: int, *, seed: int, cache: Path | None = None) -> RenderedPool:
     """Photographs of ``identities (C, 23)``; kept in the file ``cache`` (NumPy) where one is given.
 
     Raises:
@@ -44,7 +56,7 @@ def rendered_pool(identities: Tensor, per_identity: int, *, seed: int, cache: Pa
         images = torch.from_numpy(np.load(cache))
         if len(images) != len(labels):
             raise InvalidSetting("cache", f"hold {len(labels)} pictures", len(images), f"Delete {cache}.")
-        return Pool(images, labels, faces)
+        return RenderedPool(images, labels, faces)
     parts = [(render_faces(faces[i : i + 512]) * 255 + 0.5).byte() for i in range(0, len(faces), 512)]
     images = torch.cat(parts)
     if cache is not None:
@@ -52,4 +64,4 @@ def rendered_pool(identities: Tensor, per_identity: int, *, seed: int, cache: Pa
         partial = cache.with_suffix(".partial.npy")
         np.save(partial, images.numpy())
         partial.replace(cache)
-    return Pool(images, labels, faces)
+    return RenderedPool(images, labels, faces)

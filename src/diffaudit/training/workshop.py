@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from diffaudit.events import Event
 from diffaudit.training import populations, recipes
 from diffaudit.training.loop import fit
-from diffaudit.training.pool import Pool, rendered_pool
+from diffaudit.training.pool import RenderedPool, rendered_pool
 
 QUICK_DIVISOR = 250
 
@@ -51,7 +51,7 @@ class Workshop:
         return self.work / f"{name}.ck"
 
     @cached_property
-    def public_pool(self) -> Pool:
+    def public_pool(self) -> RenderedPool:
         """The pictures of the public identities that everything public is trained on."""
         identities = populations.public_identities()[: 64 if self.quick else None]
         cache = None if self.quick else self.work / "public.npy"
