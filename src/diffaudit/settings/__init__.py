@@ -1,0 +1,75 @@
+"""What a run was asked: one YAML file, checked whole before any work. Torch is not needed to read it."""
+
+from diffaudit.settings.attack import (
+    GROUPS,
+    Attack,
+    FixedWeights,
+    Group,
+    LabelEmbedding,
+    Lora,
+    Optimiser,
+    Sampling,
+    Stage,
+    StagedWeights,
+    Terms,
+    TrainingImage,
+)
+from diffaudit.settings.base import Section
+from diffaudit.settings.inversion import Classes, InversionSettings
+from diffaudit.settings.judging import JudgeModel, Judging, NearestMean
+from diffaudit.settings.loading import SettingsError, check_settings, dump_settings, load_settings
+from diffaudit.settings.models import (
+    AttributeModel,
+    BundledModel,
+    ClassifierModel,
+    ExportedModel,
+    GivenModel,
+    LowPassLight,
+    NetworkModel,
+    PriorModel,
+    TimmModel,
+    TorchvisionModel,
+    TrainedModel,
+)
+from diffaudit.settings.pictures import PictureFolders, Pictures, PrivateFaces, PrivatePictures, ProceduralFaces
+
+__all__ = [
+    "GROUPS",
+    "Attack",
+    "AttributeModel",
+    "BundledModel",
+    "Classes",
+    "ClassifierModel",
+    "ExportedModel",
+    "FixedWeights",
+    "GivenModel",
+    "Group",
+    "InversionSettings",
+    "JudgeModel",
+    "Judging",
+    "LabelEmbedding",
+    "Lora",
+    "LowPassLight",
+    "NearestMean",
+    "NetworkModel",
+    "Optimiser",
+    "PictureFolders",
+    "Pictures",
+    "PriorModel",
+    "PrivateFaces",
+    "PrivatePictures",
+    "ProceduralFaces",
+    "Sampling",
+    "Section",
+    "SettingsError",
+    "Stage",
+    "StagedWeights",
+    "Terms",
+    "TimmModel",
+    "TorchvisionModel",
+    "TrainedModel",
+    "TrainingImage",
+    "check_settings",
+    "dump_settings",
+    "load_settings",
+]

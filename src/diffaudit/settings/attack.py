@@ -1,0 +1,125 @@
+"""The attack's side of the settings: what the attacker has, what it trains and under which losses, how it draws."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from diffaudit.settings.base import Count, Integer, Positive, Rate, Real, Section, Share, Weight
+from diffaudit.settings.models import AttributeModel, BundledModel, ClassifierModel, NetworkModel, PriorModel
+from diffaudit.settings.pictures import Pictures, ProceduralFaces
+
+Group = Literal["prior", "cls", "id", "perc", "reg"]
+GROUPS: tuple[Group, ...] = ("prior", "cls", "id", "perc", "reg")
+"""The groups of terms that weights are given for."""
+
+
+class Attack(Section):
+    """All that the attacker has (the threat model's white box, public pictures and models of public data)."""
+
+    target: ClassifierModel = BundledModel(name="target")
+    prior: PriorModel = PriorModel()
+    encoder: NetworkModel = BundledModel(name="identity")
+    attributes: AttributeModel = BundledModel(name="attributes")
+    perceptual: NetworkModel = BundledModel(name="attributes")
+    public: Pictures = ProceduralFaces(identities=4000, per_identity=1, seed=0)
+
+
+class LabelEmbedding(Section):
+    """How a class index becomes an identity embedding."""
+
+    kind: Literal["table", "mlp", "manifold"] = "manifold"
+    hidden: Positive = 256
+    layers: Annotated[Integer, Field(ge=2, le=3)] = 2
+    explained_variance: Share = 0.99
+    anchor_images: Positive = 16
+
+
+class TrainingImage(Section):
+    """How the image is made that a training step looks at."""
+
+    mode: Literal["one_step", "rollout"] = "rollout"
+    steps: Positive = 4
+    gradient_steps: Positive = 2
+    strength: Share = 0.9
+    guidance_scale: Annotated[Real, Field(ge=1)] = 4.5
+
+    @model_validator(mode="after")
+    def _no_more_gradient_than_steps(self) -> Self:
+        if self.gradient_steps > self.steps:
+            raise ValueError(f"`gradient_steps` should be at most `steps` ({self.steps}). Found {self.gradient_steps}.")
+        return self
+
+
+class Terms(Section):
+    """What each term is, in the baseline's forms; factors weigh terms inside their group."""
+
+    feature_factor: Weight = 0.5
+    k: Positive = 1
+    identity_anchor: Literal["learned", "pseudo"] = "learned"
+    lora_weight: Weight = 1e-4
+
+
+class Stage(Section):
+    """One stage of training: what moves, for how long, under which weights."""
+
+    name: str
+    trains: Annotated[list[Literal["embedding", "lora", "projector"]], Field(min_length=1)]
+    steps: Count
+    rate: Rate
+    embedding_factor: Weight = 0.1
+    weights: dict[Group, Weight]
+    batch: Positive = 16
+
+
+class Lora(Section):
+    """Low-rank adapters on the UNet's attention projections and 1 x 1 convolutions."""
+
+    rank: Positive = 16
+    alpha: Positive = 32
+
+
+class FixedWeights(Section):
+    """The same weights in every stage, whatever the stages say."""
+
+    kind: Literal["fixed"] = "fixed"
+    weights: dict[Group, Weight] = {
+        "prior": 1.2,
+        "cls": 1.0,
+        "id": 0.8,
+        "perc": 0.5,
+        "reg": 0.2,
+    }
+
+
+class StagedWeights(Section):
+    """Each stage's own weights, handed over during the first steps of the next stage."""
+
+    kind: Literal["staged"] = "staged"
+    handover: Count = 0
+    shape: Literal["linear", "cosine"] = "cosine"
+
+
+class Optimiser(Section):
+    """AdamW with warm-up and cosine decay in each stage."""
+
+    warmup: Count = 10
+    clip: Rate = 1.0
+    weight_decay: Weight = 0.0
+
+
+class Sampling(Section):
+    """How reconstructions are drawn from the trained generator and which are kept."""
+
+    steps: Positive = 10
+    strength: Share = 0.9
+    guidance_scale: Annotated[Real, Field(ge=1)] = 4.5
+    candidates: Positive = 8
+    keep: Positive = 4
+    views: Positive = 4
+    batch: Positive = 32
+
+    @model_validator(mode="after")
+    def _keep_no_more_than_drawn(self) -> Self:
+        if self.keep > self.candidates:
+            raise ValueError(f"`keep` should be at most `candidates` ({self.candidates}). Found {self.keep}.")
+        return self
