@@ -125,6 +125,14 @@ def test_parts_are_detached() -> None:
     assert not scored.parts["one"].requires_grad
 
 
+def test_terms_and_groups_keep_their_gradient_and_their_numbers() -> None:
+    entries = [entry("one", "a", Brightness(1.0)), entry("two", "a", Brightness(10.0), 0.5)]
+    scored = Objective(entries, Fixed({"a": 2.0}))(candidate_of([1.0, 2.0]), 0)
+    assert {name: values.tolist() for name, values in scored.terms.items()} == {"one": [1.0, 2.0], "two": [10.0, 20.0]}
+    assert scored.groups["a"].tolist() == [6.0, 12.0]
+    assert all(values.requires_grad for values in (*scored.terms.values(), *scored.groups.values()))
+
+
 def test_each_term_is_evaluated_once() -> None:
     terms = [Brightness(), Brightness(), Brightness()]
     entries = [entry(f"t{number}", "a" if number else "b", term) for number, term in enumerate(terms)]

@@ -8,11 +8,13 @@ import pytest
 
 from diffaudit.records import (
     CurvePoint,
+    HealthPoint,
     JudgeVote,
     Record,
     RunFolder,
     append_lines,
     read_curves,
+    read_health,
     read_records,
     write_atomically,
     write_json,
@@ -56,6 +58,22 @@ def test_records_read_back_equal(tmp_path: Path) -> None:
     assert len(path.read_text().splitlines()) == 3
 
 
+LOOK = HealthPoint(
+    stage="embed",
+    step=1,
+    norm_error={"anchor": 1e-7},
+    positives=None,
+    negatives=None,
+    gradient_norms={"cls": 0.1},
+    gradient_cosines={"cls": {"id": None}},
+    satisfied={"cls": 0.5},
+    weights={"cls": 1.0},
+    log_variances={},
+    at_clamp={},
+    centre_travel=None,
+)
+
+
 def test_curves_read_back_equal(tmp_path: Path) -> None:
     append_lines(tmp_path / "curves.jsonl", [json.dumps(asdict(POINT))])
     assert read_curves(tmp_path / "curves.jsonl") == [POINT]
@@ -90,6 +108,12 @@ def test_accuracy_is_the_share_of_judges() -> None:
     assert FULL.judge_accuracy_top5 == 2 / 3
 
 
+def test_looks_read_back_equal(tmp_path: Path) -> None:
+    pair = replace(LOOK, positives=(0.1, 0.9))
+    append_lines(tmp_path / "health.jsonl", [LOOK.to_json(), pair.to_json()])
+    assert read_health(tmp_path / "health.jsonl") == [LOOK, pair]
+
+
 def test_a_file_is_there_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "deep" / "metrics.json"
     write_atomically(path, "first")
@@ -119,5 +143,5 @@ def test_json_is_json(tmp_path: Path) -> None:
 def test_everything_of_a_run_lies_inside_it(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     places = {getattr(run, name) for name, value in vars(RunFolder).items() if isinstance(value, property)}
-    assert len(places) == 8
+    assert len(places) == 9
     assert all(place.parent == tmp_path for place in places)

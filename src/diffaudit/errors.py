@@ -1,4 +1,6 @@
-"""What goes wrong at the door: each message has the name, the rule, the value found and, where it helps, a way out."""
+"""What goes wrong: each message has the name, the rule, the value found and, where it helps, a way out."""
+
+from collections.abc import Sequence
 
 
 class DiffauditError(Exception):
@@ -37,6 +39,30 @@ class MissingExtra(DiffauditError, ImportError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f'The package `{package}` is not installed. Install it with: pip install "diffaudit[{extra}]"')
+
+
+class NotFinite(DiffauditError, ArithmeticError):
+    """A term, the value or a gradient is NaN or infinite; raised before the step, so that parameters stay as they were.
+
+    Attributes:
+        names: what is not finite.
+        step: of the run; None where the place that found it does not know.
+
+    >>> raise NotFinite(["id"], step=12)
+    Traceback (most recent call last):
+        ...
+    diffaudit.errors.NotFinite: `id` should be finite. Found NaN or infinity at step 12. Lower the learning rate, or the
+    weight of what is named.
+    """
+
+    def __init__(self, names: Sequence[str], step: int | None = None) -> None:
+        place = "" if step is None else f" at step {step}"
+        super().__init__(
+            f"{', '.join(f'`{name}`' for name in names)} should be finite. Found NaN or infinity{place}. "
+            "Lower the learning rate, or the weight of what is named."
+        )
+        self.names = tuple(names)
+        self.step = step
 
 
 class UnsafeArchive(DiffauditError):

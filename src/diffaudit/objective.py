@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from diffaudit.candidate import Candidate
 from diffaudit.errors import InvalidSetting
 from diffaudit.terms.base import BatchTerm, ParameterTerm, Term
-from diffaudit.weighting.base import Weighting, require_names
+from diffaudit.weighting.base import Weighting, require_bounded, require_names
+from diffaudit.weighting.scale import Scale, ScaleKind
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -23,12 +24,14 @@ class Entry:
         group: What the weighting calls its group, such as ``cls``.
         term: The term itself.
         factor: Its factor inside the group, above 0.
+        scale: What its values are divided by before that: see :class:`~diffaudit.weighting.scale.Scale`.
     """
 
     name: str
     group: str
     term: Term | BatchTerm | ParameterTerm
     factor: float = 1.0
+    scale: ScaleKind = "none"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,19 +40,25 @@ class Scored:
 
     Attributes:
         value: ``(B,)`` weighted, with gradient.
-        parts: ``(B,)`` for each term by name: unweighted, without its factor, detached.
+        parts: ``(B,)`` for each term by name: unweighted, without its scale and factor, detached.
+        terms: The same values with gradient, for those who ask where each term pulls.
+        groups: ``(B,)`` for each group by name: its terms by scale and factor, unweighted, with gradient, for
+            weightings of gradients.
     """
 
     value: Tensor
     parts: dict[str, Tensor]
+    terms: dict[str, Tensor] = field(repr=False)
+    groups: dict[str, Tensor] = field(repr=False)
 
 
 class Objective(nn.Module):
     r"""Weighted terms: ``candidate, step -> Scored(value (B,), parts {name: (B,)})``.
 
-    The loss of a group is the sum of its terms times their factors, and the weighting combines the groups:
+    The loss of a group is the sum of its terms times their factors, each over its scale, and the weighting combines
+    the groups:
 
-    .. math:: L_b = W\Big(\Big\{g: \sum_{i \in g} a_i L_{i,b}\Big\}, n\Big)
+    .. math:: L_b = W\Big(\Big\{g: \sum_{i \in g} a_i L_{i,b} / s_i\Big\}, n\Big)
 
     Each term is evaluated once. A group whose weight at this step is exactly 0 is evaluated without gradient: it is
     reported and costs no backward pass. A ``ParameterTerm`` counts once for each image, so that the mean over the
@@ -57,8 +66,8 @@ class Objective(nn.Module):
 
     Raises:
         InvalidSetting: for no entries, a name that is no identifier or comes twice, a factor that is not above 0, a
-            weighting for other groups than the entries'; in ``forward``, for a term that returns anything but one
-            value per image.
+            weighting for other groups than the entries', a term without lower bound in a group whose weight is
+            learned, an unknown scale; in ``forward``, for a term that returns anything but one value per image.
 
     >>> from diffaudit.terms import TopK
     >>> from diffaudit.weighting import Fixed
@@ -85,21 +94,27 @@ class Objective(nn.Module):
                     "Leave the term out, or give its group the weight 0 to watch it.",
                 )
         require_names(weighting.weights(0), (entry.group for entry in entries))
+        require_bounded(
+            weighting.learned_groups(), {entry.name: (entry.group, entry.term.lower_bound) for entry in entries}
+        )
         self.terms = nn.ModuleDict({entry.name: entry.term for entry in entries})
+        self.scales = nn.ModuleDict({entry.name: Scale(entry.scale) for entry in entries if entry.scale != "none"})
         self.weighting = weighting
         self._places = {entry.name: (entry.group, entry.factor) for entry in entries}
 
     def forward(self, candidate: Candidate, step: int) -> Scored:
         weights = self.weighting.weights(step)
-        losses: dict[str, Tensor] = {}
-        parts: dict[str, Tensor] = {}
+        groups: dict[str, Tensor] = {}
+        terms: dict[str, Tensor] = {}
         for name, term in self.terms.items():
             group, factor = self._places[name]
             with torch.no_grad() if weights[group] == 0 else nullcontext():
                 value = _per_image(name, term, candidate)
-                losses[group] = losses[group] + factor * value if group in losses else factor * value
-            parts[name] = value.detach()
-        return Scored(self.weighting(losses, step), parts)
+                scaled = self.scales[name](value) if name in self.scales else value
+                groups[group] = groups[group] + factor * scaled if group in groups else factor * scaled
+            terms[name] = value
+        parts = {name: value.detach() for name, value in terms.items()}
+        return Scored(self.weighting(groups, step), parts, terms, groups)
 
 
 def _per_image(name: str, term: nn.Module, candidate: Candidate) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a run found: one record per judged image, one curve point per step, and the folder that holds them.
+"""What a run found: one record per judged image, one curve point per step, looks at its health, its folder.
 
 Nothing here needs torch, so a report can be made where no model can be loaded.
 """
@@ -104,6 +104,51 @@ class CurvePoint:
         return json.dumps(asdict(self))
 
 
+@dataclass(frozen=True, kw_only=True)
+class HealthPoint:
+    """One look at a training's health, taken every few steps; what does not apply is None or empty.
+
+    Attributes:
+        stage: of the run.
+        step: of the run, counted through its stages.
+        norm_error: largest distance of a length from 1, by the name of what should be unit vectors.
+        positives: least and largest inner product of the images' embeddings with their anchors.
+        negatives: the same with their negatives.
+        gradient_norms: of each term's batch mean, unweighted, over the trained parameters.
+        gradient_cosines: between the gradients of two terms, each pair once; None where one vanishes.
+        satisfied: share of the images for which a term is exactly 0.
+        weights: by group, in force at this step.
+        log_variances: ``log sigma^2`` by group, of those whose weight is learned.
+        at_clamp: the groups among them that sit at a bound, and that bound.
+        centre_travel: farthest way of a learned centre from its start, in units of the centres' spread there.
+    """
+
+    stage: str
+    step: int
+    norm_error: dict[str, float]
+    positives: tuple[float, float] | None
+    negatives: tuple[float, float] | None
+    gradient_norms: dict[str, float]
+    gradient_cosines: dict[str, dict[str, float | None]]
+    satisfied: dict[str, float]
+    weights: dict[str, float]
+    log_variances: dict[str, float]
+    at_clamp: dict[str, float]
+    centre_travel: float | None
+
+    @classmethod
+    def from_json(cls, line: str) -> "HealthPoint":
+        """The look of one line of ``health.jsonl``."""
+        values: dict[str, Any] = json.loads(line)
+        for name in ("positives", "negatives"):
+            values[name] = None if values[name] is None else tuple(values[name])
+        return cls(**values)
+
+    def to_json(self) -> str:
+        """One line, keys in order of declaration."""
+        return json.dumps(asdict(self))
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Where everything of a run lies."""
@@ -134,6 +179,11 @@ class RunFolder:
     def curves(self) -> Path:
         """One curve point a line."""
         return self.path / "curves.jsonl"
+
+    @property
+    def health(self) -> Path:
+        """One look at the training's health a line."""
+        return self.path / "health.jsonl"
 
     @property
     def images(self) -> Path:
@@ -183,6 +233,11 @@ def read_records(path: Path) -> list[Record]:
 def read_curves(path: Path) -> list[CurvePoint]:
     """All curve points of a run, in file order; a last line cut off by a kill is passed over."""
     return [CurvePoint(**json.loads(line)) for line in _whole_lines(path)]
+
+
+def read_health(path: Path) -> list[HealthPoint]:
+    """All looks at a run's health, in file order; a last line cut off by a kill is passed over."""
+    return [HealthPoint.from_json(line) for line in _whole_lines(path)]
 
 
 def _whole_lines(path: Path) -> Iterator[str]:

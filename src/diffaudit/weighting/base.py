@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,13 @@ class Weighting(nn.Module, ABC):
     @abstractmethod
     def weights(self, step: int) -> dict[str, float]:
         """Weight of every group at ``step``, for logs; a group whose weight is exactly 0 needs no gradient."""
+
+    def learned_groups(self) -> frozenset[str]:
+        """Groups whose weight is learned on their loss, which therefore may not be negative: see `require_bounded`."""
+        return frozenset()
+
+    def confine(self) -> None:
+        """Brings learned weights back to where they may be; called after every step."""
 
 
 def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
@@ -62,3 +69,31 @@ def require_weights(name: str, weights: Mapping[str, float]) -> None:
     for group, weight in weights.items():
         if not (math.isfinite(weight) and weight >= 0):
             raise InvalidSetting(f"{name}.{group}", "be a finite number of at least 0", weight)
+
+
+def require_bounded(learned: Collection[str], bounds: Mapping[str, tuple[str, float]]) -> None:
+    """Refuse a term without lower bound in a group whose weight is learned.
+
+    Where the loss of a group can be negative, a weight that learns on it has no best value: it grows without end.
+    ``bounds`` is ``{term: (group, lower bound)}``.
+
+    Raises:
+        InvalidSetting: naming the first such term and the forms that are never negative.
+
+    >>> require_bounded({"id"}, {"cls_topk": ("cls", -math.inf), "id": ("id", 0.0)})
+    >>> require_bounded({"cls"}, {"cls_topk": ("cls", -math.inf)})
+    Traceback (most recent call last):
+        ...
+    diffaudit.errors.InvalidSetting: `cls_topk.lower_bound` should be 0, for the weight of its group `cls` is learned.
+    Found -inf. Use the form that is never negative (`softplus` of a margin, `1 - Var/Var_max` of a variance), or give
+    the group a fixed weight.
+    """
+    for name, (group, bound) in bounds.items():
+        if group in learned and bound < 0:
+            raise InvalidSetting(
+                f"{name}.lower_bound",
+                f"be 0, for the weight of its group `{group}` is learned",
+                bound,
+                "Use the form that is never negative (`softplus` of a margin, `1 - Var/Var_max` of a variance), or "
+                "give the group a fixed weight.",
+            )
