@@ -20,6 +20,8 @@ class Candidate:
         noise: ``(B, c, h, w)`` noise of the prior's own draw, which is another picture than ``image``.
         prediction: ``(B, c, h, w)`` the prior's prediction of ``noise``, with gradient.
         progress: ``(B,)`` in [0, 1], 0 at pure noise, of the same draw.
+        negatives: ``(B, N, D)`` unit identity embeddings of other classes, each image's own; None without a bank.
+        negatives_present: ``(B, N)`` boolean, False where an image has fewer than ``N``; None: all are present.
     """
 
     image: Tensor
@@ -32,3 +34,5 @@ class Candidate:
     noise: Tensor | None = None
     prediction: Tensor | None = None
     progress: Tensor | None = None
+    negatives: Tensor | None = None
+    negatives_present: Tensor | None = None

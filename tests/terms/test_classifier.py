@@ -6,12 +6,12 @@ from torch import Tensor
 
 from diffaudit.candidate import Candidate
 from diffaudit.errors import InvalidSetting
-from diffaudit.terms import FeatureCentre, TopK, feature_distance, topk_margin
+from diffaudit.terms import TopK, TopKSoftplus, adaptive_k, topk_margin, topk_softplus
 
 
-def candidate_with(logits: Tensor, target: Tensor, features: Tensor | None = None) -> Candidate:
+def candidate_with(logits: Tensor, target: Tensor) -> Candidate:
     image = torch.zeros(len(logits), 3, 4, 4)
-    return Candidate(image=image, source=image, target=target, logits=logits, features=features)
+    return Candidate(image=image, source=image, target=target, logits=logits)
 
 
 @pytest.mark.parametrize(("k", "expected"), [(1, [3.0, -1.0]), (2, [2.5, -3.0]), (3, [1.0, -4.0])])
@@ -74,51 +74,76 @@ def test_margin_refusals(logits: Tensor, target: Tensor, k: int, message: str) -
         topk_margin(logits, target, k=k)
 
 
-def test_k_is_refused_before_any_work() -> None:
+@pytest.mark.parametrize("term", [TopK, TopKSoftplus])
+def test_k_is_refused_before_any_work(term: type[TopK] | type[TopKSoftplus]) -> None:
     with pytest.raises(InvalidSetting, match=r"`k` should be a positive integer. Found -1. Leave it out"):
-        TopK(k=-1)
-
-
-def test_distance_by_hand() -> None:
-    features = torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 2.0]])
-    centres = torch.tensor([[1.0, 0.0, 3.0, 0.0], [0.0, 0.0, 0.0, 2.0]])
-    assert feature_distance(features, centres).tolist() == [5.0, 0.0]
-
-
-def test_centre_is_the_row_of_the_target() -> None:
-    centres = torch.tensor([[0.0, 0.0], [1.0, 1.0], [3.0, 3.0]])
-    candidate = candidate_with(torch.zeros(2, 3), torch.tensor([2, 0]), torch.ones(2, 2))
-    assert FeatureCentre(centres)(candidate).tolist() == [4.0, 1.0]
-    assert torch.equal(FeatureCentre(centres)(candidate), feature_distance(torch.ones(2, 2), centres[[2, 0]]))
-
-
-def test_centres_are_state_and_never_learn() -> None:
-    given = torch.zeros(3, 2, requires_grad=True)
-    term = FeatureCentre(given)
-    assert list(term.state_dict()) == ["centres"]
-    assert not list(term.parameters())
-    features = torch.ones(1, 2, requires_grad=True)
-    term(candidate_with(torch.zeros(1, 3), torch.tensor([1]), features)).sum().backward()
-    assert given.grad is None
-    assert features.grad is not None
-
-
-def test_centres_are_a_copy() -> None:
-    given = torch.zeros(3, 2)
-    term = FeatureCentre(given)
-    given.fill_(9)
-    assert term.centres.max() == 0
+        term(k=-1)
 
 
 @pytest.mark.parametrize(
-    ("centres", "features", "message"),
+    ("classes", "k"), [(2, 1), (3, 2), (10, 2), (59, 2), (60, 3), (79, 3), (80, 4), (100, 5), (119, 5), (1000, 5)]
+)
+def test_adaptive_k_by_hand(classes: int, k: int) -> None:
+    assert adaptive_k(classes) == k
+
+
+def test_ten_classes_have_two_rivals_by_the_formula_and_one_by_the_texts() -> None:
+    assert adaptive_k(10) == 2
+    assert adaptive_k(10, k_min=1) == 1
+    assert adaptive_k(1000, k_min=1, k_max=20) == 20
+
+
+def test_adaptive_k_is_never_more_than_there_are_rivals() -> None:
+    for classes in range(2, 9):
+        k = adaptive_k(classes, k_min=7, k_max=7)
+        assert topk_margin(torch.zeros(1, classes), torch.tensor([0]), k=k).tolist() == [0.0]
+
+
+def test_mean_of_rivals_pushes_every_one_and_the_maximum_only_one() -> None:
+    logits = torch.tensor([[0.0, 2.0, 1.9, 1.8, -5.0]], requires_grad=True)
+    pushed = []
+    for k in (1, 3):
+        (gradient,) = torch.autograd.grad(topk_margin(logits, torch.tensor([0]), k=k).sum(), logits)
+        pushed.append((gradient[0, 1:] > 0).tolist())
+    assert pushed == [[True, False, False, False], [True, True, True, False]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
     [
-        (torch.zeros(3, 2), None, "`features` should be filled .* Found None. The target classifier shows no penult"),
-        (torch.zeros(3, 2), torch.zeros(1, 4), r"`features` should have .* Found \(1, 4\)."),
-        (torch.zeros(2, 2), torch.zeros(1, 2), "`centres` should have one row per class, 3. Found 2."),
-        (torch.zeros(2), torch.zeros(1, 2), "`centres` should be a floating matrix"),
+        ({"classes": 1}, "`classes` should be at least 2, for one class has no rival. Found 1."),
+        ({"classes": 9, "k_min": 0}, "`k_min` should be a positive integer. Found 0."),
+        ({"classes": 9, "k_min": 3, "k_max": 2}, "`k_max` should be at least `k_min`, 3. Found 2."),
     ],
 )
-def test_centre_refusals(centres: Tensor, features: Tensor | None, message: str) -> None:
+def test_adaptive_k_refusals(arguments: dict[str, int], message: str) -> None:
     with pytest.raises(InvalidSetting, match=message):
-        FeatureCentre(centres)(candidate_with(torch.zeros(1, 3), torch.tensor([0]), features))
+        adaptive_k(**arguments)
+
+
+def test_softplus_by_hand() -> None:
+    logits = torch.tensor([[2.0, 2.0], [0.0, math.log(3)], [0.0, -200.0], [0.0, 200.0]])
+    found = topk_softplus(logits, torch.tensor([0, 0, 0, 0]))
+    torch.testing.assert_close(found, torch.tensor([math.log(2), math.log(4), 0.0, 200.0]))
+
+
+def test_a_sum_that_learns_its_weights_has_no_minimum_with_a_negative_term() -> None:
+    # Kendall's sum L/(2 sigma^2) + log(sigma^2)/2 of a term at -1 falls without end as sigma does; of its softplus not.
+    logits, target = torch.tensor([[1.0, 0.0]], dtype=torch.float64), torch.tensor([0])
+    log_variance = torch.linspace(2, -8, 200, dtype=torch.float64)
+
+    def learned_sum(value: Tensor) -> Tensor:
+        return value * (-log_variance).exp() / 2 + log_variance / 2
+
+    fault = learned_sum(topk_margin(logits, target))
+    assert (fault.diff() < 0).all()
+    ours = learned_sum(topk_softplus(logits, target))
+    assert 0 < ours.argmin() < 199
+
+
+def test_softplus_term_is_the_formula() -> None:
+    logits, target = torch.randn(4, 5), torch.tensor([4, 0, 1, 1])
+    candidate = candidate_with(logits, target)
+    assert TopKSoftplus.lower_bound == 0.0
+    assert torch.equal(TopKSoftplus(k=3)(candidate), topk_softplus(logits, target, k=3))
+    assert torch.equal(TopKSoftplus(k=3)(candidate), torch.nn.functional.softplus(TopK(k=3)(candidate)))

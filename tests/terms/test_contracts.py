@@ -11,16 +11,31 @@ from torch import Tensor, nn
 
 from diffaudit import terms
 from diffaudit.candidate import Candidate
+from diffaudit.models.attributes import AttributeEstimator, harmonic_light, low_pass_light
 from diffaudit.terms import (
+    AngularMargin,
+    Attributes,
     BatchTerm,
+    Diversity,
     FeatureCentre,
+    HierarchicalPerceptual,
     IdentityCosine,
+    IdentityMargin,
+    IdentitySoftMargin,
+    LearnedCentre,
+    LogitMargin,
     ParameterTerm,
     Perceptual,
     PriorNoise,
     Regulariser,
     Term,
     TopK,
+    TopKSoftplus,
+    cosine_weight,
+    linear_weight,
+    noise_cosine,
+    noise_hybrid,
+    step_weight,
 )
 
 CLASSES, FEATURES = 5, 6
@@ -40,11 +55,22 @@ class Convolutions(nn.Module):
         return maps[1:]
 
 
+def attributes() -> AttributeEstimator:
+    """A frozen estimator of all attributes, of images 8 x 8."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 10), nn.Tanh())
+    return AttributeEstimator(network, size=None, spread=torch.full((10,), 0.5))
+
+
+def light(function: Callable[[Tensor], Tensor], numbers: int) -> AttributeEstimator:
+    columns = {"illumination": slice(0, numbers)}
+    return AttributeEstimator(function, size=None, spread=torch.full((numbers,), 0.5), columns=columns)
+
+
 @dataclass(frozen=True)
 class Case:
     """How a term is made (from torch's seeded randomness) and which of the candidate's tensors it descends."""
 
-    make: Callable[[], Term]
+    make: Callable[[], Term | BatchTerm]
     reads: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -53,16 +79,34 @@ class Case:
 
 CASES = [
     Case(PriorNoise, ("prediction",)),
+    Case(lambda: PriorNoise(noise_cosine, schedule=step_weight), ("prediction",)),
+    Case(lambda: PriorNoise(noise_hybrid, schedule=cosine_weight), ("prediction",)),
+    Case(lambda: PriorNoise(noise_hybrid, schedule=linear_weight), ("prediction",)),
     Case(TopK, ("logits",)),
     Case(lambda: TopK(k=3), ("logits",)),
+    Case(TopKSoftplus, ("logits",)),
+    Case(lambda: TopKSoftplus(k=3), ("logits",)),
+    Case(lambda: LogitMargin(margin=20.0), ("logits",)),
+    Case(lambda: AngularMargin(scale=20.0, margin=1.0), ("logits",)),
     Case(lambda: FeatureCentre(torch.randn(CLASSES, FEATURES)), ("features",)),
+    Case(lambda: LearnedCentre(torch.randn(CLASSES, FEATURES)), ("features",)),
     Case(IdentityCosine, ("embedding",)),
+    Case(lambda: IdentityMargin(margin=1.5), ("embedding",)),
+    Case(lambda: IdentitySoftMargin(margin=1.5, scale=8.0), ("embedding",)),
+    Case(lambda: Attributes(attributes()), ("image",)),
+    Case(lambda: Attributes(attributes(), distance="l2"), ("image",)),
+    Case(lambda: Attributes(light(low_pass_light, 16), {"illumination": 0.2}), ("image",)),
+    Case(lambda: Attributes(light(harmonic_light, 9), {"illumination": 0.2}, distance="l2"), ("image",)),
     Case(lambda: Perceptual(Convolutions()), ("image",)),
+    Case(lambda: HierarchicalPerceptual(Convolutions(), weights=(0.4, 0.6)), ("image",)),
 ]
-every_term = pytest.mark.parametrize("case", CASES, ids=str)
+BATCH_CASES = [Case(Diversity, ("embedding",))]
+every_independent_term = pytest.mark.parametrize("case", CASES, ids=str)
+every_batch_term = pytest.mark.parametrize("case", BATCH_CASES, ids=str)
+every_term = pytest.mark.parametrize("case", CASES + BATCH_CASES, ids=str)
 
 
-def made(case: Case, seed: int = 0) -> Term:
+def made(case: Case, seed: int = 0) -> Term | BatchTerm:
     torch.manual_seed(seed)
     return case.make().double()
 
@@ -76,7 +120,7 @@ def candidate_of(images: int = 4, seed: int = 0) -> Candidate:
     return Candidate(
         image=draw(3, 8, 8).sigmoid(),
         source=draw(3, 8, 8).sigmoid(),
-        target=torch.arange(images) % CLASSES,
+        target=torch.arange(images) // 2 % CLASSES,  # two of each class: some terms look at these together
         logits=3 * draw(CLASSES),
         features=draw(FEATURES),
         embedding=nn.functional.normalize(draw(7), dim=1),
@@ -84,6 +128,8 @@ def candidate_of(images: int = 4, seed: int = 0) -> Candidate:
         noise=draw(2, 4, 4),
         prediction=draw(2, 4, 4),
         progress=draw().sigmoid(),
+        negatives=nn.functional.normalize(draw(6, 7), dim=2),
+        negatives_present=torch.arange(6).expand(images, 6) < 4,
     )
 
 
@@ -99,7 +145,7 @@ def test_every_exported_term_has_a_case() -> None:
         for value in vars(terms).values()
         if isinstance(value, type) and issubclass(value, relatives) and not inspect.isabstract(value)
     }
-    assert exported == {type(case.make()) for case in CASES} | {Regulariser}
+    assert exported == {type(case.make()) for case in CASES + BATCH_CASES} | {Regulariser}
 
 
 @every_term
@@ -113,7 +159,7 @@ def test_one_value_per_image_above_the_bound(case: Case) -> None:
         assert (values >= term.lower_bound).all()
 
 
-@every_term
+@every_independent_term
 def test_a_row_depends_on_its_image_alone(case: Case) -> None:
     term, candidate = made(case), candidate_of()
     rows = [torch.tensor([row]) for row in range(4)]
@@ -121,13 +167,34 @@ def test_a_row_depends_on_its_image_alone(case: Case) -> None:
     torch.testing.assert_close(term(candidate), alone)
 
 
-@every_term
+@every_independent_term
 def test_a_gradient_stays_in_its_row(case: Case) -> None:
     candidate = candidate_of()
     leaves = [getattr(candidate, name).requires_grad_() for name in case.reads]
     for gradient in torch.autograd.grad(made(case)(candidate)[0], leaves):
         assert gradient[0].abs().max() > 0
         assert gradient[1:].abs().max() == 0
+
+
+@every_batch_term
+def test_a_row_depends_on_its_class_alone(case: Case) -> None:
+    term, candidate = made(case), candidate_of()
+    values = term(candidate)
+    for rows in ([0, 1], [2, 3]):
+        alone = term(mapped(candidate, partial(torch.index_select, dim=0, index=torch.tensor(rows))))
+        torch.testing.assert_close(values[rows], alone)
+        assert values[rows[0]] == values[rows[1]]
+    leaves = [getattr(candidate, name).requires_grad_() for name in case.reads]
+    for gradient in torch.autograd.grad(term(candidate)[0], leaves):
+        assert gradient[:2].abs().amax() > 0
+        assert gradient[2:].abs().max() == 0
+
+
+@every_batch_term
+def test_order_of_the_batch_does_not_matter(case: Case) -> None:
+    term, candidate, order = made(case), candidate_of(), torch.tensor([3, 0, 2, 1])
+    shuffled = mapped(candidate, partial(torch.index_select, dim=0, index=order))
+    torch.testing.assert_close(term(shuffled), term(candidate)[order])
 
 
 @every_term

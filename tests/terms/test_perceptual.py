@@ -1,10 +1,15 @@
+import math
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from diffaudit.candidate import Candidate
 from diffaudit.errors import InvalidSetting
-from diffaudit.terms import Perceptual, feature_map_distance
+from diffaudit.models.networks import Network
+from diffaudit.models.perceptual import PerceptualFeatures, perceptual_distance
+from diffaudit.terms import HierarchicalPerceptual, Perceptual, feature_map_distance, hierarchical_distance
 
 
 def candidate_with(image: Tensor, source: Tensor) -> Candidate:
@@ -82,3 +87,100 @@ def test_extractor_module_is_part_of_the_term() -> None:
 def test_refusals(first: list[Tensor], second: list[Tensor], message: str) -> None:
     with pytest.raises(InvalidSetting, match=message):
         feature_map_distance(first, second)
+
+
+def channels(*rows: tuple[float, ...]) -> Tensor:
+    """One place an image, ``(B, C, 1, 1)``."""
+    return torch.tensor(rows)[:, :, None, None]
+
+
+class Pyramid(Network):
+    def maps(self, images: Tensor) -> list[Tensor]:
+        return [images, images[..., ::2, ::2] ** 2, images[..., ::4, ::4] ** 3]
+
+
+def test_hierarchy_by_hand() -> None:
+    red, green, both = channels((5.0, 0.0)), channels((0.0, 0.1)), channels((3.0, 4.0))
+    # 2 from red to green; from (1, 0) to (0.6, 0.8): 0.16 + 0.64.
+    found = hierarchical_distance([red, red, red], [green, both, red])
+    assert found.item() == pytest.approx(0.2 * 2 + 0.5 * 0.8)
+    assert hierarchical_distance([red, red, red], [red, red, green]).item() == pytest.approx(0.3 * 2)
+
+
+def test_places_are_averaged_and_layers_are_not() -> None:
+    red, green = channels((1.0, 0.0)), channels((0.0, 1.0))
+    half = torch.cat([red, green], dim=3)
+    found = hierarchical_distance([half, red], [half.flip(3), red], [1.0, 1.0])
+    assert found.item() == pytest.approx(2.0)
+    found = hierarchical_distance([half, red], [red.expand(1, 2, 1, 2), green], [1.0, 1.0])
+    assert found.item() == pytest.approx(1.0 + 2.0)
+
+
+def test_opposite_features_reach_the_upper_bound() -> None:
+    layers = [torch.randn(2, 3, 4, 4) for _ in range(3)]
+    found = hierarchical_distance(layers, [-layer for layer in layers])
+    torch.testing.assert_close(found, torch.full((2,), 4.0))
+
+
+def test_equal_weights_give_the_distance_that_judges_measure() -> None:
+    features = PerceptualFeatures(Pyramid())
+    first, second = torch.rand(2, 3, 3, 8, 8) + 0.1
+    found = hierarchical_distance(features(first), features(second), [1.0, 1.0, 1.0])
+    torch.testing.assert_close(found, perceptual_distance(features, first, second))
+
+
+def test_without_normalised_channels_the_layer_of_largest_activations_decides() -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, second = ([torch.rand(1, 4, 4, 4, generator=generator) for _ in range(3)] for _ in range(2))
+    louder = ([100 * pair[0], *pair[1:]] for pair in (first, second))
+
+    def fault(one: list[Tensor], other: list[Tensor]) -> float:
+        pairs = zip((0.2, 0.5, 0.3), one, other, strict=True)
+        return sum(weight * float((a - b).square().mean()) for weight, a, b in pairs)
+
+    loud_first, loud_second = louder
+    assert fault(loud_first, loud_second) > 1000 * fault(first, second)
+    torch.testing.assert_close(hierarchical_distance(loud_first, loud_second), hierarchical_distance(first, second))
+
+
+def test_channels_that_are_all_0_have_a_gradient_that_is_a_number() -> None:
+    layer = torch.zeros(1, 3, 2, 2, requires_grad=True)
+    hierarchical_distance([layer], [torch.ones(1, 3, 2, 2)], [1.0]).sum().backward()
+    assert layer.grad is not None
+    assert layer.grad.isfinite().all()
+
+
+def test_hierarchical_term_is_the_formula() -> None:
+    image, source = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
+    expected = hierarchical_distance(pyramid(image), pyramid(source), (0.7, 0.3))
+    term = HierarchicalPerceptual(pyramid, weights=(0.7, 0.3))
+    assert torch.equal(term(candidate_with(image, source)), expected)
+
+
+def test_hierarchical_term_gives_the_source_no_gradient() -> None:
+    image, source = torch.rand(1, 3, 8, 8, requires_grad=True), torch.rand(1, 3, 8, 8, requires_grad=True)
+    HierarchicalPerceptual(pyramid, weights=(1.0, 1.0))(candidate_with(image, source)).sum().backward()
+    assert image.grad is not None
+    assert image.grad.abs().max() > 0
+    assert source.grad is None
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ((), "`weights` should hold at least one weight."),
+        ((0.2, -0.5), r"`weights\[1\]` should be a finite number of at least 0. Found -0.5."),
+        ((math.inf,), r"`weights\[0\]` should be a finite number"),
+    ],
+)
+def test_weights_are_refused_before_any_work(weights: Any, message: str) -> None:
+    with pytest.raises(InvalidSetting, match=message):
+        HierarchicalPerceptual(pyramid, weights=weights)
+
+
+def test_another_number_of_layers_is_refused() -> None:
+    image = torch.rand(1, 3, 8, 8)
+    with pytest.raises(
+        InvalidSetting, match=r"`weights` should hold one weight a layer, 2 in all. Found \(0.2, 0.5, 0"
+    ):
+        HierarchicalPerceptual(pyramid)(candidate_with(image, image))

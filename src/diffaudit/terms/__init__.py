@@ -1,27 +1,71 @@
 """Terms: one file a family; the formula is a function, the term is the module that reads it off a candidate."""
 
+from diffaudit.terms.attributes import ATTRIBUTE_WEIGHTS, Attributes, attribute_distance
 from diffaudit.terms.base import BatchTerm, ParameterTerm, Term
-from diffaudit.terms.classifier import FeatureCentre, TopK, feature_distance, topk_margin
-from diffaudit.terms.identity import IdentityCosine, identity_distance
-from diffaudit.terms.perceptual import Perceptual, feature_map_distance
-from diffaudit.terms.prior import PriorNoise, noise_mse
+from diffaudit.terms.centres import FeatureCentre, LearnedCentre, feature_distance
+from diffaudit.terms.classifier import TopK, TopKSoftplus, adaptive_k, topk_margin, topk_softplus
+from diffaudit.terms.diversity import Diversity, embedding_concentration
+from diffaudit.terms.identity import (
+    IdentityCosine,
+    IdentityMargin,
+    IdentitySoftMargin,
+    identity_distance,
+    identity_margin,
+    identity_soft_margin,
+)
+from diffaudit.terms.margin import AngularMargin, LogitMargin, angular_hinge, logit_hinge
+from diffaudit.terms.perceptual import (
+    DEPTH_WEIGHTS,
+    HierarchicalPerceptual,
+    Perceptual,
+    feature_map_distance,
+    hierarchical_distance,
+)
+from diffaudit.terms.prior import PriorNoise, noise_cosine, noise_hybrid, noise_mse
 from diffaudit.terms.regulariser import Regulariser, lora_norm, norm_penalty
+from diffaudit.terms.schedules import constant_weight, cosine_weight, linear_weight, step_weight
 
 __all__ = [
+    "ATTRIBUTE_WEIGHTS",
+    "DEPTH_WEIGHTS",
+    "AngularMargin",
+    "Attributes",
     "BatchTerm",
+    "Diversity",
     "FeatureCentre",
+    "HierarchicalPerceptual",
     "IdentityCosine",
+    "IdentityMargin",
+    "IdentitySoftMargin",
+    "LearnedCentre",
+    "LogitMargin",
     "ParameterTerm",
     "Perceptual",
     "PriorNoise",
     "Regulariser",
     "Term",
     "TopK",
+    "TopKSoftplus",
+    "adaptive_k",
+    "angular_hinge",
+    "attribute_distance",
+    "constant_weight",
+    "cosine_weight",
+    "embedding_concentration",
     "feature_distance",
     "feature_map_distance",
+    "hierarchical_distance",
     "identity_distance",
+    "identity_margin",
+    "identity_soft_margin",
+    "linear_weight",
+    "logit_hinge",
     "lora_norm",
+    "noise_cosine",
+    "noise_hybrid",
     "noise_mse",
     "norm_penalty",
+    "step_weight",
     "topk_margin",
+    "topk_softplus",
 ]

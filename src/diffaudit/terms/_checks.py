@@ -1,5 +1,6 @@
 """What the terms ask of a candidate and of their tensors, asked before any work and without waiting for a device."""
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -36,3 +37,15 @@ def require_layers(first: Sequence[Tensor], second: Sequence[Tensor]) -> None:
         raise InvalidSetting("first", f"hold as many layers as `second`, {len(second)}, and at least one", len(first))
     for layer, (one, other) in enumerate(zip(first, second, strict=True)):
         require_rows(f"first[{layer}]", one, other, f"second[{layer}]")
+
+
+def require_weight(name: str, value: float) -> None:
+    """Refuse a weight that is negative, which would turn what it weighs round, or not finite."""
+    if not (math.isfinite(value) and value >= 0):
+        raise InvalidSetting(name, "be a finite number of at least 0", value)
+
+
+def require_labels(labels: Tensor, rows: int) -> None:
+    """Refuse other than one integer label per image."""
+    if labels.shape != (rows,) or labels.is_floating_point():
+        raise InvalidSetting("target", f"be one integer per image, {rows} in all", (*labels.shape, labels.dtype))

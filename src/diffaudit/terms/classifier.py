@@ -1,12 +1,13 @@
-"""Classifier terms: does the target classifier see the class sought?"""
+"""Classifier terms on the logits: does the target classifier see the class sought?"""
 
 import math
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from diffaudit.candidate import Candidate
 from diffaudit.errors import InvalidSetting
-from diffaudit.terms._checks import require_matrix, require_rows, required
+from diffaudit.terms._checks import require_labels, require_matrix
 from diffaudit.terms.base import Term
 
 
@@ -33,8 +34,7 @@ def topk_margin(logits: Tensor, target: Tensor, *, k: int = 1) -> Tensor:
     """
     require_matrix("logits", logits)
     rows, classes = logits.shape
-    if target.shape != (rows,) or target.is_floating_point():
-        raise InvalidSetting("target", f"be one integer per image, {rows} in all", (*target.shape, target.dtype))
+    require_labels(target, rows)
     if not 1 <= k <= classes - 1:
         raise InvalidSetting("k", f"be an integer in [1, {classes - 1}], for {classes} classes have no more rivals", k)
     labels = target[:, None].long()
@@ -42,8 +42,33 @@ def topk_margin(logits: Tensor, target: Tensor, *, k: int = 1) -> Tensor:
     return rivals.topk(k, dim=1).values.mean(1) - logits.gather(1, labels)[:, 0]
 
 
+def adaptive_k(classes: int, *, k_min: int = 2, k_max: int = 5) -> int:
+    r"""Return the number of rivals that suits the number of classes.
+
+    .. math:: \min\left(C - 1,\; \mathrm{clamp}(\lfloor C / 20 \rfloor,\, k_{\min},\, k_{\max})\right)
+
+    Range ``[1, k_max]``. Texts that say "10 classes: k = 1" contradict the formula, which says 2 there: they mean
+    ``k_min = 1``.
+
+    Raises:
+        InvalidSetting: for fewer than 2 classes, which have no rival, and for other than ``1 <= k_min <= k_max``.
+
+    >>> [adaptive_k(classes) for classes in (2, 10, 60, 1000)], adaptive_k(10, k_min=1)
+    ([1, 2, 3, 5], 1)
+    """
+    if classes < 2:
+        raise InvalidSetting("classes", "be at least 2, for one class has no rival", classes)
+    if k_min < 1:
+        raise InvalidSetting("k_min", "be a positive integer", k_min)
+    if k_max < k_min:
+        raise InvalidSetting("k_max", f"be at least `k_min`, {k_min}", k_max)
+    return min(classes - 1, max(k_min, min(classes // 20, k_max)))
+
+
 class TopK(Term):
     """:func:`topk_margin` of ``candidate.logits`` for ``candidate.target``; unbounded below.
+
+    ``k`` is 1 for the baseline; :func:`adaptive_k` gives it from the number of classes.
 
     Raises:
         InvalidSetting: for ``k`` below 1 at once, for ``k`` above C - 1 in ``forward``.
@@ -53,9 +78,7 @@ class TopK(Term):
 
     def __init__(self, *, k: int = 1) -> None:
         super().__init__()
-        if k < 1:
-            raise InvalidSetting("k", "be a positive integer", k, "Leave it out for the hard maximum, 1.")
-        self.k = k
+        self.k = _positive(k)
 
     def forward(self, candidate: Candidate) -> Tensor:
         return topk_margin(candidate.logits, candidate.target, k=self.k)
@@ -65,58 +88,47 @@ class TopK(Term):
         return f"k={self.k}"
 
 
-def feature_distance(features: Tensor, centres: Tensor) -> Tensor:
-    r"""Return the squared distance of each image's features to its centre, divided by their dimension.
+def topk_softplus(logits: Tensor, target: Tensor, *, k: int = 1) -> Tensor:
+    r"""Return the softplus of :func:`topk_margin`: its form for weightings that need terms of at least 0.
 
-    .. math:: \frac{1}{P} \left\|p_b - c_b\right\|^2
+    .. math:: \log(1 + e^{L_{\mathrm{topk}}})
 
-    Shapes ``(B, P), (B, P) -> (B,)``, one centre per image; range ``[0, inf)``.
-
-    Paper: Wen, Zhang, Li, Qiao, "A Discriminative Feature Learning Approach for Deep Face Recognition" (ECCV 2016),
-    the centre loss, here with given centres.
+    Shapes ``(B, C), (B,) -> (B,)``; range ``[0, inf)``, where 0 is reached by rounding far out; :math:`\log 2` where
+    the target equals its rivals' mean. The gradient is that of :func:`topk_margin` times a factor in (0, 1), which
+    fades as the target leads.
 
     Raises:
-        InvalidSetting: for shapes that differ.
+        InvalidSetting: for what :func:`topk_margin` refuses.
 
     >>> import torch
-    >>> feature_distance(torch.tensor([[3.0, 4.0], [1.0, 1.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
-    tensor([12.5000,  0.0000])
+    >>> topk_softplus(torch.tensor([[1.0, 1.0], [90.0, -90.0]]), torch.tensor([0, 1]))
+    tensor([  0.6931, 180.0000])
     """
-    require_rows("features", features, centres, "centres")
-    return (features - centres).square().mean(1)
+    return F.softplus(topk_margin(logits, target, k=k))
 
 
-class FeatureCentre(Term):
-    """:func:`feature_distance` of ``candidate.features`` to the centre of the target's class.
-
-    The centres ``(C, P)``, rows by class index, are a buffer: they move with the term, are saved with it and never
-    learn.
+class TopKSoftplus(Term):
+    """:func:`topk_softplus` of ``candidate.logits`` for ``candidate.target``; :class:`TopK` with the lower bound 0.
 
     Raises:
-        InvalidSetting: for centres that are no matrix at once; in ``forward``, for a classifier that shows no features,
-            features of another dimension or another number of classes.
+        InvalidSetting: for ``k`` below 1 at once, for ``k`` above C - 1 in ``forward``.
     """
 
     lower_bound = 0.0
-    centres: Tensor
 
-    def __init__(self, centres: Tensor) -> None:
+    def __init__(self, *, k: int = 1) -> None:
         super().__init__()
-        require_matrix("centres", centres)
-        self.register_buffer("centres", centres.detach().clone())
+        self.k = _positive(k)
 
     def forward(self, candidate: Candidate) -> Tensor:
-        features = required(
-            "features",
-            candidate.features,
-            "The target classifier shows no penultimate features: leave this term out or load the model as a module.",
-        )
-        classes = candidate.logits.shape[1]
-        if len(self.centres) != classes:
-            raise InvalidSetting("centres", f"have one row per class, {classes}", len(self.centres))
-        return feature_distance(features, self.centres[candidate.target])
+        return topk_softplus(candidate.logits, candidate.target, k=self.k)
 
     def extra_repr(self) -> str:
-        """Return the number and dimension of the centres for the printed objective."""
-        classes, dimension = self.centres.shape
-        return f"classes={classes}, dimension={dimension}"
+        """Return ``k`` for the printed objective."""
+        return f"k={self.k}"
+
+
+def _positive(k: int) -> int:
+    if k < 1:
+        raise InvalidSetting("k", "be a positive integer", k, "Leave it out for the hard maximum, 1.")
+    return k

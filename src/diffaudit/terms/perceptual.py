@@ -6,8 +6,12 @@ import torch
 from torch import Tensor
 
 from diffaudit.candidate import Candidate
-from diffaudit.terms._checks import require_layers
+from diffaudit.errors import InvalidSetting
+from diffaudit.terms._checks import require_layers, require_weight
 from diffaudit.terms.base import Term
+
+DEPTH_WEIGHTS = (0.2, 0.5, 0.3)
+"""Weights of shallow, middle and deep layers."""
 
 
 def feature_map_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
@@ -54,3 +58,81 @@ class Perceptual(Term):
         with torch.no_grad():
             source = self.extractor(candidate.source.detach())
         return feature_map_distance(self.extractor(candidate.image), source)
+
+
+def hierarchical_distance(
+    first: Sequence[Tensor], second: Sequence[Tensor], weights: Sequence[float] = DEPTH_WEIGHTS
+) -> Tensor:
+    r"""Return the squared differences of channel-normalised feature maps, averaged over places, weighted by depth.
+
+    .. math:: \sum_l \frac{w_l}{H_l W_l} \sum_{h,w}
+        \left\|\frac{\phi_l(x_b)_{hw}}{\|\phi_l(x_b)_{hw}\|} - \frac{\phi_l(x'_b)_{hw}}{\|\phi_l(x'_b)_{hw}\|}\right\|^2
+
+    Shapes ``[(B, C_l, H_l, W_l)], [(B, C_l, H_l, W_l)] -> (B,)``, one weight a layer, from shallow to deep; range
+    ``[0, 4 sum(weights)]``. Every place's channels have length 1, so that the weights, not the sizes of the
+    activations, say what a layer counts. The norm is taken as ``sqrt(1e-8 + sum of squares)``, whose gradient is finite
+    for channels that are all 0. This has the form of LPIPS without its published weights, and is not called so.
+
+    Paper: Zhang, Isola, Efros, Shechtman, Wang, "The Unreasonable Effectiveness of Deep Features as a Perceptual
+    Metric" (2018, arXiv:1801.03924), equation 1, for the normalisation.
+
+    Raises:
+        InvalidSetting: for other than the same layers, at least one, of the same shapes, for other than one weight a
+            layer, for weights that are negative or not finite.
+
+    >>> import torch
+    >>> red, green = torch.tensor([[[[5.0]], [[0.0]]]]), torch.tensor([[[[0.0]], [[0.1]]]])
+    >>> hierarchical_distance([red, red, red], [green, red, red]), hierarchical_distance([red] * 3, [green] * 3)
+    (tensor([0.4000]), tensor([2.0000]))
+    """
+    require_layers(first, second)
+    _require_weights(weights)
+    if len(weights) != len(first):
+        raise InvalidSetting("weights", f"hold one weight a layer, {len(first)} in all", tuple(weights))
+    pairs = zip(weights, first, second, strict=True)
+    layers = [
+        weight * (_unit_channels(one) - _unit_channels(other)).square().sum(1).flatten(1).mean(1)
+        for weight, one, other in pairs
+    ]
+    return torch.stack(layers).sum(0)
+
+
+class HierarchicalPerceptual(Term):
+    """:func:`hierarchical_distance` between ``candidate.image`` and ``candidate.source``.
+
+    ``extractor`` is as in :class:`Perceptual`, with one feature map a weight, from shallow to deep.
+
+    Raises:
+        InvalidSetting: for no weights, weights that are negative or not finite at once; in ``forward``, where the
+            extractor gives another number of layers, or other shapes for image and source.
+    """
+
+    lower_bound = 0.0
+
+    def __init__(
+        self, extractor: Callable[[Tensor], list[Tensor]], *, weights: Sequence[float] = DEPTH_WEIGHTS
+    ) -> None:
+        super().__init__()
+        _require_weights(weights)
+        self.extractor = extractor
+        self.weights = tuple(weights)
+
+    def forward(self, candidate: Candidate) -> Tensor:
+        with torch.no_grad():
+            source = self.extractor(candidate.source.detach())
+        return hierarchical_distance(self.extractor(candidate.image), source, self.weights)
+
+    def extra_repr(self) -> str:
+        """Return the weights for the printed objective."""
+        return f"weights={self.weights}"
+
+
+def _unit_channels(layer: Tensor) -> Tensor:
+    return layer / (1e-8 + layer.square().sum(1, keepdim=True)).sqrt()
+
+
+def _require_weights(weights: Sequence[float]) -> None:
+    if not weights:
+        raise InvalidSetting("weights", "hold at least one weight", tuple(weights))
+    for layer, weight in enumerate(weights):
+        require_weight(f"weights[{layer}]", weight)

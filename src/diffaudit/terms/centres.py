@@ -1,0 +1,120 @@
+"""Centre terms: do the candidate's penultimate features look like those of its class?"""
+
+import torch
+from torch import Tensor, nn
+
+from diffaudit.candidate import Candidate
+from diffaudit.errors import InvalidSetting
+from diffaudit.terms._checks import require_matrix, require_rows, required
+from diffaudit.terms.base import Term
+
+
+def feature_distance(features: Tensor, centres: Tensor) -> Tensor:
+    r"""Return the squared distance of each image's features to its centre, divided by their dimension.
+
+    .. math:: \frac{1}{P} \left\|p_b - c_b\right\|^2
+
+    Shapes ``(B, P), (B, P) -> (B,)``, one centre per image; range ``[0, inf)``.
+
+    Paper: Wen, Zhang, Li, Qiao, "A Discriminative Feature Learning Approach for Deep Face Recognition" (ECCV 2016),
+    the centre loss, here with given centres.
+
+    Raises:
+        InvalidSetting: for shapes that differ.
+
+    >>> import torch
+    >>> feature_distance(torch.tensor([[3.0, 4.0], [1.0, 1.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
+    tensor([12.5000,  0.0000])
+    """
+    require_rows("features", features, centres, "centres")
+    return (features - centres).square().mean(1)
+
+
+class FeatureCentre(Term):
+    """:func:`feature_distance` of ``candidate.features`` to the centre of the target's class.
+
+    The centres ``(C, P)``, rows by class index, are a buffer: they move with the term, are saved with it and never
+    learn.
+
+    Raises:
+        InvalidSetting: for centres that are no matrix at once; in ``forward``, for a classifier that shows no features,
+            features of another dimension or another number of classes.
+    """
+
+    lower_bound = 0.0
+    centres: Tensor
+
+    def __init__(self, centres: Tensor) -> None:
+        super().__init__()
+        require_matrix("centres", centres)
+        self.register_buffer("centres", centres.detach().clone())
+
+    def forward(self, candidate: Candidate) -> Tensor:
+        return _distance_to_own_centre(candidate, self.centres)
+
+    def extra_repr(self) -> str:
+        """Return the number and dimension of the centres for the printed objective."""
+        return _size(self.centres)
+
+
+class LearnedCentre(Term):
+    """:func:`feature_distance` of ``candidate.features`` to the centre of the target's class, which learns too.
+
+    The centres ``(C, P)``, rows by class index, are parameters that begin at ``start``: the mean features of the public
+    pictures that the target scores highest for each class. A centre that begins anywhere and learns at the full rate
+    walks to the features, and the term dies; train these at a tenth of the main rate and report their :meth:`travel`.
+    A class that is in no batch gets no gradient.
+
+    Paper: Wen, Zhang, Li, Qiao, "A Discriminative Feature Learning Approach for Deep Face Recognition" (ECCV 2016),
+    whose centres learn at a rate of their own too.
+
+    Raises:
+        InvalidSetting: for a start that is no matrix at once; in ``forward``, for a classifier that shows no features,
+            features of another dimension or another number of classes.
+
+    >>> centre = LearnedCentre(torch.zeros(2, 4))
+    >>> centre.centres.data[1] += 3
+    >>> centre.travel()
+    tensor([0., 3.])
+    """
+
+    lower_bound = 0.0
+    start: Tensor
+
+    def __init__(self, start: Tensor) -> None:
+        super().__init__()
+        require_matrix("start", start)
+        self.register_buffer("start", start.detach().clone())
+        self.centres = nn.Parameter(start.detach().clone())
+
+    def forward(self, candidate: Candidate) -> Tensor:
+        return _distance_to_own_centre(candidate, self.centres)
+
+    @torch.no_grad()
+    def travel(self) -> Tensor:
+        """``(C,)`` root mean squared distance of every centre from its start: in the features' units, 0 at first.
+
+        Its square is what the term would be for features that stayed at the start.
+        """
+        return feature_distance(self.centres, self.start).sqrt()
+
+    def extra_repr(self) -> str:
+        """Return the number and dimension of the centres for the printed objective."""
+        return _size(self.centres)
+
+
+def _distance_to_own_centre(candidate: Candidate, centres: Tensor) -> Tensor:
+    features = required(
+        "features",
+        candidate.features,
+        "The target classifier shows no penultimate features: leave this term out or load the model as a module.",
+    )
+    classes = candidate.logits.shape[1]
+    if len(centres) != classes:
+        raise InvalidSetting("centres", f"have one row per class, {classes}", len(centres))
+    return feature_distance(features, centres[candidate.target])
+
+
+def _size(centres: Tensor) -> str:
+    classes, dimension = centres.shape
+    return f"classes={classes}, dimension={dimension}"
