@@ -19,7 +19,9 @@ from torch import nn
 from diffaudit import build
 from diffaudit.inversion.attacker import Attacker
 from diffaudit.inversion.generator import add_lora
-from diffaudit.inversion.training import StagePlan, StepReport, TrainingState, stage_optimiser, train_stage
+from diffaudit.inversion.plans import StagePlan
+from diffaudit.inversion.state import TrainingState, stage_optimiser
+from diffaudit.inversion.training import StepReport, train_stage
 from diffaudit.settings import InversionSettings, load_settings
 
 DEFAULT = Path(__file__).parents[1] / "configs" / "quick.yaml"

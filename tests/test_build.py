@@ -259,16 +259,21 @@ def test_attributes_come_in_units_of_their_spread(tiny_world: Path, tmp_path: Pa
     shutil.copytree(tiny_world / "attributes", tmp_path / "a")
     card = (tmp_path / "a" / "card.json").read_text()
     (tmp_path / "a" / "card.json").write_text(card.replace("1.0", "2.0"))
-    plain = build.build_attributes(s.TrainedModel(folder=tiny_world / "attributes"))
-    halved = build.build_attributes(s.TrainedModel(folder=tmp_path / "a"))
-    assert plain is not None
-    assert halved is not None
     image = torch.rand(1, 3, 64, 64)
+    nobody = torch.empty(0, 3, 64, 64, dtype=torch.uint8)
+    plain = build.build_attributes(s.TrainedModel(folder=tiny_world / "attributes"), nobody)
+    halved = build.build_attributes(s.TrainedModel(folder=tmp_path / "a"), nobody)
     torch.testing.assert_close(halved(image)["pose"] * 2, plain(image)["pose"])
 
 
-def test_low_pass_light_needs_no_estimator() -> None:
-    assert build.build_attributes(s.LowPassLight()) is None
+def test_low_pass_light_is_measured_in_its_spread_over_public_pictures() -> None:
+    """Pictures of one grey each: every place of the grid spreads as the greys do."""
+    greys = torch.tensor([0, 100, 200], dtype=torch.uint8)
+    public = greys[:, None, None, None].expand(3, 3, 8, 8)
+    found = build.build_attributes(s.LowPassLight(), public)(public / 255)
+    assert found.keys() == {"illumination"}
+    expected = (greys / greys.double().std(correction=0)).float()[:, None].expand(3, 16)
+    torch.testing.assert_close(found["illumination"], expected)
 
 
 def test_a_prior_is_a_folder_of_diffusers_layout(tiny_world: Path) -> None:
@@ -302,7 +307,7 @@ def test_the_objective_holds_the_baselines_terms(tiny_settings: InversionSetting
     embedding = build.build_embedding(tiny_settings.embedding, anchors, attacker.public.embeddings, seed=0)
     objective = build.build_objective(tiny_settings, attacker, embedding)
     assert set(objective.terms) == {"prior", "cls_topk", "cls_feature", "id", "perc", "reg"}
-    without = tiny_settings.model_copy(update={"terms": s.Terms(feature_factor=0)})
+    without = tiny_settings.model_copy(update={"terms": s.Terms(cls=[s.TopKTerm()])})
     assert "cls_feature" not in build.build_objective(without, attacker, embedding).terms
     centres = attacker.pseudo_centres(tiny_settings.embedding.anchor_images)
     found: Tensor = objective.terms["cls_feature"].centres  # type: ignore[assignment]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from diffaudit import build
 from diffaudit.events import Event
 from diffaudit.inversion.attacker import Attacker
-from diffaudit.inversion.training import TrainingState
+from diffaudit.inversion.state import TrainingState
 from diffaudit.judging.judge import Judge, PrivatePictures
 from diffaudit.settings import InversionSettings
 from diffaudit.study.runner import run_inversion

@@ -65,7 +65,22 @@ def file_faults(path: Path, text: str | bytes) -> list[str]:
         ),
         ({"sampling": {"keep": 9}}, "`sampling.keep` should be at most `candidates` (8). Found 9."),
         ({"embedding": {"layers": 4}}, "`embedding.layers` should be less than or equal to 3. Found 4."),
-        ({"terms": {"feature_factor": -1}}, "`terms.feature_factor` should be greater than or equal to 0. Found -1."),
+        (
+            {"terms": {"cls": [{"kind": "feature", "factor": -1}]}},
+            "`terms.cls.0.factor` should be greater than 0. Found -1.",
+        ),
+        (
+            {"terms": {"cls": [{"kind": "cosine"}]}},
+            "`terms.cls.0.kind` should be one of 'top_k', 'feature', 'logit_margin', 'angular_margin'. Found 'cosine'.",
+        ),
+        (
+            {"terms": {"id": [{"kind": "identity"}, {"kind": "identity"}]}},
+            "`terms.id` should hold one term of a kind. Found identity, identity.",
+        ),
+        (
+            {"terms": {"bank": {"capacity": 0, "interval": None}}},
+            "`terms.bank.capacity` should be above 0 where `interval` is null: the bank would stay empty. Found 0.",
+        ),
         ({"attack": None}, "`attack` should be a mapping of keys. Found None."),
         ({"attack": [1]}, "`attack` should be a mapping of keys. Found [1]."),
         ({"attack": {"target": "timm:x"}}, "`attack.target` should be a mapping of keys. Found 'timm:x'."),
@@ -91,7 +106,10 @@ def file_faults(path: Path, text: str | bytes) -> list[str]:
             {"judging": {"classifiers": {"a": {"kind": "bundled", "nme": 1, "name": "x"}}}},
             "`judging.classifiers.a.nme` should be left out: no such key. Found 1.",
         ),
-        ({"weighting": {"kind": "x"}}, "`weighting.kind` should be one of 'fixed', 'staged'. Found 'x'."),
+        (
+            {"weighting": {"kind": "x"}},
+            "`weighting.kind` should be one of 'fixed', 'staged', 'uncertainty', 'aggregated'. Found 'x'.",
+        ),
         ({"stages": 3}, "`stages` should be a list. Found 3."),
         ({"stages": []}, "`stages` should have at least 1 item. Found []."),
         (

@@ -192,8 +192,13 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Training states."""
+        """Training states, and the rows that were drawn already."""
         return self.path / "checkpoints"
+
+    @property
+    def training(self) -> Path:
+        """The state of the training after its last checkpoint."""
+        return self.checkpoints / "training.safetensors"
 
     @property
     def report(self) -> Path:

@@ -8,6 +8,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from diffaudit.inversion.attacker import Attacker, look_at
+from diffaudit.models.attributes import light_estimator, low_pass_light
 from diffaudit.models.autoencoder import UnshuffleAutoencoder
 from diffaudit.models.classifier import Classifier
 from diffaudit.models.conditioning import IdentityProjector
@@ -92,7 +93,7 @@ def attacker(prior: DiffusionPrior) -> Attacker:
         classifier=classifier,
         prior=prior,
         encoder=encoder,
-        attributes=None,
+        attributes=light_estimator(low_pass_light, images),
         perceptual=PerceptualFeatures(TwoScales()),  # type: ignore[arg-type]
         public=look_at(images, classifier, encoder),
     )

@@ -20,7 +20,9 @@ from diffaudit.inversion.health import (
     satisfied_share,
     term_gradients,
 )
-from diffaudit.inversion.training import ImagePlan, StagePlan, TrainingState, stage_optimiser, train_stage
+from diffaudit.inversion.plans import ImagePlan, StagePlan
+from diffaudit.inversion.state import TrainingState, stage_optimiser
+from diffaudit.inversion.training import train_stage
 from diffaudit.objective import Entry, Objective, Scored
 from diffaudit.records import HealthPoint
 from diffaudit.terms import IdentityCosine, Term

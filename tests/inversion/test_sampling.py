@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffaudit.inversion.attacker import Attacker
+from diffaudit.inversion.plans import SamplePlan
 from diffaudit.inversion.sampling import Reconstructions, sample
 from diffaudit.inversion.selection import robust_log_probability
 
@@ -23,9 +24,9 @@ def reconstructions(attacker: Attacker, embeddings: Tensor, **changes: Any) -> R
         "keep": CANDIDATES,
         "views": 2,
         "batch": 1,
-        "seed": 0,
     }
-    return sample(attacker, embeddings, **plan | changes)
+    apart = {name: changes.pop(name) for name in ("seed", "on_batch") if name in changes}
+    return sample(attacker, embeddings, SamplePlan(**plan | changes), **{"seed": 0} | apart)
 
 
 @pytest.fixture

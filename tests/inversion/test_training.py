@@ -11,17 +11,12 @@ from torch import Tensor, nn
 from diffaudit.candidate import Candidate
 from diffaudit.errors import InvalidSetting
 from diffaudit.inversion.attacker import Attacker
+from diffaudit.inversion.candidates import draw_candidate
 from diffaudit.inversion.embedding import ManifoldEmbedding, TableEmbedding
 from diffaudit.inversion.generator import add_lora
-from diffaudit.inversion.training import (
-    ImagePlan,
-    StagePlan,
-    StepReport,
-    TrainingState,
-    draw_candidate,
-    stage_optimiser,
-    train_stage,
-)
+from diffaudit.inversion.plans import ImagePlan, StagePlan
+from diffaudit.inversion.state import TrainingState, stage_optimiser
+from diffaudit.inversion.training import StepReport, train_stage
 from diffaudit.models.prior import DiffusionPrior
 from diffaudit.objective import Entry, Objective
 from diffaudit.terms import IdentityCosine, PriorNoise
@@ -62,7 +57,7 @@ def drawn(
     seed: int = 0,
     weight: float | None = 1.0,
 ) -> Candidate:
-    return draw_candidate(state, plan, image, state.embedding, seeded(seed), prior_weight=weight)
+    return draw_candidate(state, plan, image, state.embedding, seeded(seed), step=0, prior_weight=weight)
 
 
 class Witness(Term):

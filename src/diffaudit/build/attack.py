@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 
 from diffaudit import settings as s
+from diffaudit.build.terms import build_bank, build_entries
 from diffaudit.errors import InvalidSetting
 from diffaudit.inversion.attacker import Attacker
 from diffaudit.inversion.embedding import LabelEmbedding, ManifoldEmbedding, MlpEmbedding, TableEmbedding
-from diffaudit.inversion.generator import lora_parameters
-from diffaudit.inversion.training import ImagePlan, StagePlan
-from diffaudit.objective import Entry, Objective
-from diffaudit.terms import FeatureCentre, IdentityCosine, Perceptual, PriorNoise, Regulariser, TopK
-from diffaudit.weighting import Fixed, Staged, StageWeights, Weighting
+from diffaudit.inversion.generator import add_lora, check_embedding_fits
+from diffaudit.inversion.plans import ImagePlan, SamplePlan, StagePlan
+from diffaudit.inversion.state import TrainingState
+from diffaudit.objective import Objective
+from diffaudit.weighting import Fixed, JacobianDescent, Staged, StageWeights, Uncertainty, Weighting
 
 
 def build_embedding(setting: s.LabelEmbedding, anchors: Tensor, public: Tensor, *, seed: int) -> LabelEmbedding:
@@ -32,27 +33,21 @@ def build_embedding(setting: s.LabelEmbedding, anchors: Tensor, public: Tensor, 
 
 
 def build_objective(settings: s.InversionSettings, attacker: Attacker, embedding: LabelEmbedding) -> Objective:
-    """The baseline's terms under the weighting asked for."""
-    terms = settings.terms
-    entries = [
-        Entry(name="prior", group="prior", term=PriorNoise()),
-        Entry(name="cls_topk", group="cls", term=TopK(k=terms.k)),
-        Entry(name="id", group="id", term=IdentityCosine()),
-        Entry(name="perc", group="perc", term=Perceptual(attacker.perceptual)),
-        Entry(
-            name="reg",
-            group="reg",
-            term=Regulariser(embedding.raw, lora_parameters(attacker.prior), lora_weight=terms.lora_weight),
-        ),
-    ]
-    centres = attacker.pseudo_centres(settings.embedding.anchor_images)
-    if centres is not None and terms.feature_factor > 0:
-        every_class = torch.zeros(attacker.public.log_probabilities.shape[1], centres.shape[1])
-        every_class[attacker.classes] = centres
-        feature = Entry(name="cls_feature", group="cls", term=FeatureCentre(every_class), factor=terms.feature_factor)
-        entries.insert(2, feature)
-    used = used_groups(settings)
-    return Objective([entry for entry in entries if entry.group in used], build_weighting(settings))
+    """The terms asked for under the weighting asked for."""
+    entries = build_entries(
+        settings.terms, used_groups(settings), attacker, embedding, anchor_images=settings.embedding.anchor_images
+    )
+    return Objective(entries, build_weighting(settings))
+
+
+def build_state(settings: s.InversionSettings, attacker: Attacker, anchors: Tensor) -> TrainingState:
+    """All that a run trains, at its start; ``anchors (n, D)`` are where the label embeddings begin."""
+    embedding = build_embedding(settings.embedding, anchors, attacker.public.embeddings, seed=settings.seed)
+    check_embedding_fits(attacker.prior, embedding)
+    if any("lora" in stage.trains and stage.steps for stage in settings.stages):
+        add_lora(attacker.prior, rank=settings.lora.rank, alpha=settings.lora.alpha, seed=settings.seed)
+    objective = build_objective(settings, attacker, embedding)
+    return TrainingState(embedding, attacker, objective, build_bank(settings.terms, used_groups(settings), attacker))
 
 
 def used_groups(settings: s.InversionSettings) -> tuple[s.Group, ...]:
@@ -64,7 +59,9 @@ def used_groups(settings: s.InversionSettings) -> tuple[s.Group, ...]:
     match settings.weighting:
         case s.FixedWeights(weights=weights):
             given = [weights]
-        case s.StagedWeights():
+        case s.UncertaintyWeights(fixed=fixed):
+            return tuple(group for group in s.GROUPS if group != "reg" or fixed.get("reg", 0.0) > 0)
+        case s.StagedWeights() | s.AggregatedWeights():
             given = [stage.weights for stage in settings.stages]
         case _:
             assert_never(settings.weighting)
@@ -80,7 +77,11 @@ def build_weighting(settings: s.InversionSettings) -> Weighting:
     match settings.weighting:
         case s.FixedWeights(weights=weights):
             return Fixed({group: weights.get(group, 0.0) for group in used})
-        case s.StagedWeights(handover=handover, shape=shape):
+        case s.UncertaintyWeights(initial=initial, fixed=fixed, delta=delta):
+            kept: dict[str, float] = {group: weight for group, weight in fixed.items() if group in used}
+            learned = [group for group in used if group not in kept]
+            return Uncertainty(learned, initial=dict(initial.items()), fixed=kept, delta=delta)
+        case s.StagedWeights(handover=handover, shape=shape) | s.AggregatedWeights(handover=handover, shape=shape):
             starts = [sum(stage.steps for stage in settings.stages[:i]) for i in range(len(settings.stages))]
             stages = [
                 StageWeights(start, {group: stage.weights.get(group, 0.0) for group in used})
@@ -90,6 +91,19 @@ def build_weighting(settings: s.InversionSettings) -> Weighting:
             return Staged(stages or [StageWeights(0, dict.fromkeys(used, 0.0))], handover, shape)
         case _:
             assert_never(settings.weighting)
+
+
+def build_gradient_weighting(settings: s.InversionSettings) -> JacobianDescent | None:
+    """What weighs gradients, where the settings ask for it; the stages' weights then are its preferences.
+
+    Raises:
+        MissingExtra: TorchJD is not installed.
+    """
+    match settings.weighting:
+        case s.AggregatedWeights(aggregator=aggregator):
+            return JacobianDescent(aggregator)
+        case _:
+            return None
 
 
 def build_stages(settings: s.InversionSettings) -> list[StagePlan]:
@@ -108,6 +122,7 @@ def build_stages(settings: s.InversionSettings) -> list[StagePlan]:
                 warmup=settings.optimiser.warmup,
                 clip=settings.optimiser.clip,
                 weight_decay=settings.optimiser.weight_decay,
+                condition=stage.condition,
             )
         )
         first += stage.steps
@@ -117,3 +132,9 @@ def build_stages(settings: s.InversionSettings) -> list[StagePlan]:
 def build_image_plan(setting: s.TrainingImage) -> ImagePlan:
     """How training images are made."""
     return ImagePlan(setting.mode, setting.steps, setting.gradient_steps, setting.strength, setting.guidance_scale)
+
+
+def build_sample_plan(setting: s.Sampling, *, attack: bool) -> SamplePlan:
+    """How reconstructions are drawn; the rows that an attack is compared with take no gradient of the target."""
+    values = setting.model_dump()
+    return SamplePlan(**values if attack else values | {"classifier_guidance": 0.0})

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import assert_never
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from diffaudit import settings as s
 from diffaudit.errors import InvalidSetting
-from diffaudit.models.attributes import AttributeEstimator
+from diffaudit.models.attributes import AttributeEstimator, light_estimator, low_pass_light
 from diffaudit.models.bundled import bundled_folder, fingerprint, load_network
 from diffaudit.models.classifier import Classifier
 from diffaudit.models.exported import exported_classifier, exported_encoder
@@ -68,14 +68,14 @@ def build_perceptual(setting: s.NetworkModel) -> PerceptualFeatures:
     return PerceptualFeatures(network, size=size)
 
 
-def build_attributes(setting: s.AttributeModel) -> AttributeEstimator | None:
-    """Attribute estimators, or None where pictures have no trained ones."""
+def build_attributes(setting: s.AttributeModel, public: Tensor) -> AttributeEstimator:
+    """Attribute estimators; light without a network is standardised by the byte images ``public (N, 3, H, W)``."""
     match setting:
         case s.BundledModel() | s.TrainedModel():
             network, card = load_network(_folder(setting))
             return AttributeEstimator(network, size=card["size"], spread=torch.tensor(card["spread"]))
         case s.LowPassLight():
-            return None
+            return light_estimator(low_pass_light, public)
         case _:
             assert_never(setting)
 

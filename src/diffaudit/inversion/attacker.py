@@ -56,7 +56,7 @@ class Attacker:
     classifier: Classifier
     prior: DiffusionPrior
     encoder: IdentityEncoder
-    attributes: AttributeEstimator | None
+    attributes: AttributeEstimator
     perceptual: PerceptualFeatures
     public: PublicPictures
     prompt: str = ""

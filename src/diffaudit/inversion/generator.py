@@ -12,7 +12,7 @@ from diffaudit.errors import InvalidSetting
 from diffaudit.inversion.embedding import LabelEmbedding
 from diffaudit.models.conditioning import Condition
 from diffaudit.models.prior import DiffusionPrior
-from diffaudit.models.sampler import ddim
+from diffaudit.models.sampler import Guide, ddim
 
 LORA_TARGETS = r".*(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|conv_shortcut)"
 """Attention projections, self and cross, and the 1 x 1 convolutions around them."""
@@ -86,6 +86,7 @@ class Generator:
         strength: float,
         guidance_scale: float,
         gradient_steps: int | None = None,
+        guide: Guide | None = None,
     ) -> Tensor:
         """:func:`~diffaudit.models.sampler.ddim` of ``latents``, ``noise (B, c, h, w)`` under ``embeddings (B, D)``."""
         condition, null = self.conditions(embeddings, guidance_scale)
@@ -99,6 +100,7 @@ class Generator:
             strength=strength,
             guidance_scale=guidance_scale,
             gradient_steps=gradient_steps,
+            guide=guide,
         )
 
     def one_step(

@@ -8,7 +8,10 @@ from torch import Tensor
 
 from diffaudit.inversion.attacker import Attacker
 from diffaudit.inversion.generator import Generator
+from diffaudit.inversion.guidance import ClassifierGuidance
+from diffaudit.inversion.plans import SamplePlan
 from diffaudit.inversion.selection import keep_best, robust_log_probability
+from diffaudit.inversion.sources import spread_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,55 +32,78 @@ class Reconstructions:
 def sample(
     attacker: Attacker,
     embeddings: Tensor,
+    plan: SamplePlan,
     *,
-    steps: int,
-    strength: float,
-    guidance_scale: float,
-    candidates: int,
-    keep: int,
-    views: int,
-    batch: int,
     seed: int,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Reconstructions:
-    """``keep`` reconstructions of each of the attacker's ``n`` classes under unit ``embeddings (n, D)``.
+    """``plan.keep`` reconstructions of each of the attacker's ``n`` classes under unit ``embeddings (n, D)``.
 
     Sources and noise depend on ``seed`` and the class alone: the same class gets the same ones in every row of a run,
     which pairs the rows, and whatever other classes the run holds. The images are 8-bit, as they will be judged.
     """
     generator = Generator(attacker.prior, prompt=attacker.prompt)
-    rows = torch.arange(len(attacker.classes)).repeat_interleave(candidates)
-    draws = [_draw(attacker, int(label), candidates, seed) for label in attacker.classes]
-    sources = torch.cat([source for source, _ in draws])
-    noise = torch.cat([values for _, values in draws])
+    rows = torch.arange(len(attacker.classes)).repeat_interleave(plan.candidates)
+    sources, noise = _draws(attacker, plan, seed)
+    labels = attacker.classes[rows]
     parts = []
-    for start in range(0, len(rows), batch):
-        part = slice(start, start + batch)
-        latents = attacker.prior.encode(attacker.public.at(sources[part]))
+    for start in range(0, len(rows), plan.batch):
+        part = slice(start, start + plan.batch)
         clean = generator.rollout(
-            latents, noise[part], embeddings[rows[part]], steps=steps, strength=strength, guidance_scale=guidance_scale
+            attacker.prior.encode(attacker.public.at(sources[part])),
+            noise[part],
+            embeddings[rows[part]],
+            steps=plan.steps,
+            strength=plan.strength,
+            guidance_scale=plan.guidance_scale,
+            guide=_guide(attacker, plan, labels[part]),
         )
         parts.append((attacker.prior.decode(clean).clamp(0, 1) * 255).round().byte())
         if on_batch is not None:
-            on_batch(min(start + batch, len(rows)), len(rows))
+            on_batch(min(start + plan.batch, len(rows)), len(rows))
     images = torch.cat(parts)
-    labels = attacker.classes[rows]
     view_generator = torch.Generator().manual_seed(seed)
     scores = torch.cat(
         [
             robust_log_probability(
-                attacker.classifier, some.float() / 255, label, views=views, generator=view_generator.manual_seed(seed)
+                attacker.classifier,
+                some.float() / 255,
+                label,
+                views=plan.views,
+                generator=view_generator.manual_seed(seed),
             )
-            for some, label in zip(images.split(batch), labels.split(batch), strict=True)
+            for some, label in zip(images.split(plan.batch), labels.split(plan.batch), strict=True)
         ]
     )
-    best = keep_best(scores.view(-1, candidates), keep)
-    kept = (best + torch.arange(len(best))[:, None] * candidates).flatten()
+    best = keep_best(scores.view(-1, plan.candidates), plan.keep)
+    kept = (best + torch.arange(len(best))[:, None] * plan.candidates).flatten()
     return Reconstructions(images[kept], labels[kept], sources[kept], scores[kept])
 
 
-def _draw(attacker: Attacker, label: int, candidates: int, seed: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + label)
-    sources = torch.randint(len(attacker.public), (candidates,), generator=generator)
-    shape = attacker.prior.encode(attacker.public.at(sources[:1])).shape[1:]
-    return sources, torch.randn(candidates, *shape, generator=generator)
+def _guide(attacker: Attacker, plan: SamplePlan, target: Tensor) -> ClassifierGuidance | None:
+    if plan.classifier_guidance == 0:
+        return None
+    return ClassifierGuidance(
+        attacker.prior, attacker.classifier, target, plan.classifier_guidance, plan.classifier_guidance_every
+    )
+
+
+def _draws(attacker: Attacker, plan: SamplePlan, seed: int) -> tuple[Tensor, Tensor]:
+    """Sources ``(n * candidates,)`` and noise ``(n * candidates, c, h, w)``, class by class."""
+    looks = _looks(attacker) if plan.sources == "spread" else None
+    shape = attacker.prior.encode(attacker.public.at(torch.zeros(1, dtype=torch.long))).shape[1:]
+    sources, noise = [], []
+    for label in attacker.classes.tolist():
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + label)
+        if looks is None:
+            sources.append(torch.randint(len(attacker.public), (plan.candidates,), generator=generator))
+        else:
+            sources.append(spread_rows(looks, plan.candidates, generator))
+        noise.append(torch.randn(plan.candidates, *shape, generator=generator))
+    return torch.cat(sources), torch.cat(noise)
+
+
+def _looks(attacker: Attacker) -> Tensor:
+    """``(N, F)`` standardised attributes of the public pictures."""
+    parts = [attacker.attributes(part.float() / 255) for part in attacker.public.images.split(128)]
+    return torch.cat([torch.cat(list(found.values()), dim=1) for found in parts])

@@ -7,10 +7,7 @@ from pydantic import Field, model_validator
 from diffaudit.settings.base import Count, Integer, Positive, Rate, Real, Section, Share, Weight
 from diffaudit.settings.models import AttributeModel, BundledModel, ClassifierModel, NetworkModel, PriorModel
 from diffaudit.settings.pictures import Pictures, ProceduralFaces
-
-Group = Literal["prior", "cls", "id", "perc", "reg"]
-GROUPS: tuple[Group, ...] = ("prior", "cls", "id", "perc", "reg")
-"""The groups of terms that weights are given for."""
+from diffaudit.settings.terms import Group
 
 
 class Attack(Section):
@@ -50,15 +47,6 @@ class TrainingImage(Section):
         return self
 
 
-class Terms(Section):
-    """What each term is, in the baseline's forms; factors weigh terms inside their group."""
-
-    feature_factor: Weight = 0.5
-    k: Positive = 1
-    identity_anchor: Literal["learned", "pseudo"] = "learned"
-    lora_weight: Weight = 1e-4
-
-
 class Stage(Section):
     """One stage of training: what moves, for how long, under which weights."""
 
@@ -69,6 +57,8 @@ class Stage(Section):
     embedding_factor: Weight = 0.1
     weights: dict[Group, Weight]
     batch: Positive = 16
+    condition: Literal["label", "image", "hybrid"] = "label"
+    """Whose identity the pictures are made under: the label's, their source's own, or from the one to the other."""
 
 
 class Lora(Section):
@@ -99,6 +89,29 @@ class StagedWeights(Section):
     shape: Literal["linear", "cosine"] = "cosine"
 
 
+class UncertaintyWeights(Section):
+    """Weights of groups learned by uncertainty; ``fixed`` ones stay outside the learned sum."""
+
+    kind: Literal["uncertainty"] = "uncertainty"
+    initial: dict[Group, Rate] = {}
+    fixed: dict[Group, Weight] = {"reg": 0.01}
+    delta: Weight = 0.05
+
+
+class AggregatedWeights(Section):
+    """Gradients of groups combined by TorchJD, each stage's weights as preferences."""
+
+    kind: Literal["aggregated"] = "aggregated"
+    aggregator: Literal["upgrad", "dualproj", "mgda", "imtl_g", "aligned_mtl"] = "upgrad"
+    handover: Count = 0
+    shape: Literal["linear", "cosine"] = "cosine"
+
+
+AnyWeights = Annotated[
+    FixedWeights | StagedWeights | UncertaintyWeights | AggregatedWeights, Field(discriminator="kind")
+]
+
+
 class Optimiser(Section):
     """AdamW with warm-up and cosine decay in each stage."""
 
@@ -113,6 +126,11 @@ class Sampling(Section):
     steps: Positive = 10
     strength: Share = 0.9
     guidance_scale: Annotated[Real, Field(ge=1)] = 4.5
+    classifier_guidance: Weight = 0.0
+    """By which share of the noise the target turns it at most; 0: not at all."""
+    classifier_guidance_every: Positive = 2
+    sources: Literal["random", "spread"] = "random"
+    """`spread`: public pictures far apart in pose, expression and light."""
     candidates: Positive = 8
     keep: Positive = 4
     views: Positive = 4

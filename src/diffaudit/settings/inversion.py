@@ -1,24 +1,32 @@
 """A whole inversion run."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, model_validator
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from diffaudit.settings.attack import (
+    AnyWeights,
     Attack,
-    FixedWeights,
     LabelEmbedding,
     Lora,
     Optimiser,
     Sampling,
     Stage,
     StagedWeights,
-    Terms,
     TrainingImage,
 )
 from diffaudit.settings.base import Count, FolderName, Positive, Section, Seed
 from diffaudit.settings.judging import Judging
+from diffaudit.settings.schemes import Scheme, with_schemes
+from diffaudit.settings.terms import Terms
 
 
 def _classes_in_one_rule(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
@@ -49,11 +57,13 @@ class InversionSettings(Section):
     device: str = "cpu"
     threads: Positive | None = None
     classes: Classes = "all"
+    schemes: list[Scheme] = []
+    """Letters whose terms and weightings are laid under what is said here."""
     attack: Attack = Attack()
     embedding: LabelEmbedding = LabelEmbedding()
     image: TrainingImage = TrainingImage()
     terms: Terms = Terms()
-    weighting: Annotated[FixedWeights | StagedWeights, Field(discriminator="kind")] = StagedWeights()
+    weighting: AnyWeights = StagedWeights()
     lora: Lora = Lora()
     stages: Annotated[list[Stage], Field(min_length=1)] = [
         Stage(
@@ -76,6 +86,22 @@ class InversionSettings(Section):
     judging: Judging = Judging()
     checkpoint_every: Positive = 50
     reference_rows: bool = True
+    health: bool = False
+    """Whether training is looked at every `checkpoint_every` steps: a backward pass a term each time."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lay_schemes_under(cls, values: Any) -> Any:
+        schemes = values.get("schemes") if isinstance(values, dict) else None
+        known = isinstance(schemes, list) and all(scheme in get_args(Scheme) for scheme in schemes)
+        return with_schemes(values, schemes) if known and schemes else values
+
+    @field_validator("schemes")
+    @classmethod
+    def _each_once(cls, schemes: list[Scheme]) -> list[Scheme]:
+        if len(set(schemes)) < len(schemes):
+            raise PydanticCustomError("schemes", "Input should name each scheme once")
+        return schemes
 
     @model_validator(mode="after")
     def _stage_names_differ(self) -> Self:

@@ -73,7 +73,7 @@ class PriorModel(Section):
 
 
 class LowPassLight(Section):
-    """No trained estimator fits the pictures: attribute errors are left out."""
+    """Light alone, as coarse luminance, without a network: for photographs that no trained estimator fits."""
 
     kind: Literal["low_pass"] = "low_pass"
 

@@ -1,0 +1,92 @@
+"""All that changes while a run trains: what optimisers step and what a checkpoint must hold."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from diffaudit.errors import InvalidSetting
+from diffaudit.inversion.attacker import Attacker
+from diffaudit.inversion.embedding import LabelEmbedding
+from diffaudit.inversion.generator import lora_parameters
+from diffaudit.inversion.plans import StagePlan
+from diffaudit.models.negatives import NegativeBank
+from diffaudit.objective import Objective
+from diffaudit.terms import LearnedCentre
+
+SLOW = 0.1
+"""Share of a stage's rate at which learned centres and weights move."""
+
+
+@dataclass(eq=False)
+class TrainingState:
+    """The label embedding, the generator's adapters, and whatever the losses themselves learn or remember."""
+
+    embedding: LabelEmbedding
+    attacker: Attacker
+    objective: Objective | None = None
+    bank: NegativeBank | None = None
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Trainable parameters by the names that stages use."""
+        projector = self.attacker.prior.projector
+        return {
+            "embedding": list(self.embedding.parameters()),
+            "lora": lora_parameters(self.attacker.prior),
+            "projector": [] if projector is None else list(projector.parameters()),
+        }
+
+    def slow_groups(self) -> dict[str, list[nn.Parameter]]:
+        """What every stage trains beside, at a tenth of its rate: centres of terms and sigmas of the weighting."""
+        if self.objective is None:
+            return {"centres": [], "sigmas": []}
+        centres = [term.centres for term in self.objective.terms.values() if isinstance(term, LearnedCentre)]
+        return {"centres": centres, "sigmas": list(self.objective.weighting.parameters())}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything by name, for a checkpoint."""
+        groups = self.groups() | self.slow_groups()
+        found = {f"{group}.{index}": value.detach() for group in groups for index, value in enumerate(groups[group])}
+        for name, part in self._remembering().items():
+            found |= {f"{name}.{key}": value for key, value in part.state_dict().items()}
+        return found
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Takes back what :meth:`tensors` gave."""
+        groups = self.groups() | self.slow_groups()
+        with torch.no_grad():
+            for group, parameters in groups.items():
+                for index, parameter in enumerate(parameters):
+                    parameter.copy_(tensors[f"{group}.{index}"])
+        for name, part in self._remembering().items():
+            part.load_state_dict({key: tensors[f"{name}.{key}"] for key in part.state_dict()})
+
+    def _remembering(self) -> dict[str, nn.Module]:
+        parts = {"bank": self.bank, "scales": None if self.objective is None else self.objective.scales}
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+def stage_optimiser(state: TrainingState, plan: StagePlan) -> torch.optim.AdamW:
+    """AdamW over the groups that the stage trains and the slow ones; every other parameter is frozen.
+
+    Raises:
+        InvalidSetting: the generator has none of these groups.
+    """
+    groups = state.groups()
+    if not any(groups[name] for name in plan.trains):
+        found = [name for name, parameters in groups.items() if parameters]
+        raise InvalidSetting("trains", f"name what this generator has: {', '.join(found)}", list(plan.trains))
+    for name, parameters in groups.items():
+        for parameter in parameters:
+            parameter.requires_grad_(name in plan.trains)
+    trained = [
+        {"params": groups[name], "base_rate": plan.rates[name], "clipped": True} for name in plan.trains if groups[name]
+    ]
+    rate = SLOW * max(plan.rates.values())
+    slow = [
+        # Early gradients of sigmas scale with the raw losses: clipped together they would starve what is trained.
+        {"params": parameters, "base_rate": rate, "clipped": name != "sigmas", "weight_decay": 0.0}
+        for name, parameters in state.slow_groups().items()
+        if parameters
+    ]
+    return torch.optim.AdamW([*trained, *slow], lr=0.0, weight_decay=plan.weight_decay)

@@ -1,0 +1,127 @@
+"""Stages of every scheme in the tiny world: all terms are evaluated, and a stopped run goes on to the same bits."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffaudit.errors import NotFinite
+from diffaudit.events import Event
+from diffaudit.inversion import training
+from diffaudit.records import RunFolder, read_curves, read_health
+from diffaudit.settings import check_settings
+from diffaudit.study.checkpoints import load_checkpoint
+from diffaudit.study.health import health_lines
+from diffaudit.study.runner import run_inversion
+
+TERMS = {
+    "A": {"prior", "cls_topk", "cls_feature", "id", "perc", "reg"},
+    "B": {"prior", "cls_topk", "cls_feature", "cls_margin", "id_contrast", "perc", "reg"},
+    "C": {"prior", "cls_topk", "cls_feature", "id", "attr", "perc", "div", "reg"},
+    "D": {"prior", "cls_topk", "cls_feature", "id", "perc", "reg"},
+}
+
+
+class PowerCutError(Exception):
+    """Stands for a power cut at a moment of a run."""
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    run = RunFolder(folder)
+    files = [run.records, run.curves, run.health, *sorted(run.images.rglob("*.png"))]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.exists()}
+
+
+def complete(values: dict[str, Any]) -> dict[str, Any]:
+    """All schemes at once, every step looked at: batches of two images a class, for the term of diversity."""
+    for stage in values["stages"]:
+        stage["batch"] = 4
+    values |= {"schemes": ["A", "B", "C", "D"], "health": True, "checkpoint_every": 1, "reference_rows": False}
+    values["terms"] = {"bank": {"capacity": 8, "per_image": 4, "interval": 2}}
+    return values
+
+
+@pytest.mark.parametrize("scheme", list(TERMS))
+def test_a_scheme_evaluates_its_terms(tiny_values: dict[str, Any], tmp_path: Path, scheme: str) -> None:
+    for stage in tiny_values["stages"]:
+        stage["batch"] = 4
+    tiny_values |= {"schemes": [scheme], "reference_rows": False}
+    run = RunFolder(run_inversion(check_settings(tiny_values), tmp_path / "run", command="test"))
+    points = read_curves(run.curves)
+    assert len(points) == 6
+    assert all(point.parts.keys() == TERMS[scheme] for point in points)
+    moved = {group for group in points[0].weights if points[0].weights[group] != points[2].weights[group]}
+    assert moved == ({"prior", "cls", "id", "perc"} if scheme == "D" else set())
+
+
+@pytest.mark.parametrize("moment", [3, 5, 7])
+def test_all_schemes_together_go_on_to_the_same_bits(tiny_values: dict[str, Any], tmp_path: Path, moment: int) -> None:
+    """With the bank, learned centres, learned weights and looks at the health in the checkpoint."""
+    settings = check_settings(complete(tiny_values))
+    run_inversion(settings, tmp_path / "whole", command="test")
+    seen = 0
+
+    def stop(event: Event) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == moment:
+            raise PowerCutError
+
+    with pytest.raises(PowerCutError):
+        run_inversion(settings, tmp_path / "cut", command="test", on_event=stop)
+    run_inversion(settings, tmp_path / "cut", command="test")
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+    run = RunFolder(tmp_path / "whole")
+    assert [point.step for point in read_health(run.health)] == list(range(6))
+    saved = load_checkpoint(run.training)
+    assert saved is not None
+    groups = {name.split(".")[0] for name in saved.tensors}
+    assert groups == {"embedding", "lora", "projector", "centres", "sigmas", "bank"}
+
+
+def test_a_look_says_what_is_in_order(tiny_values: dict[str, Any], tmp_path: Path) -> None:
+    run = RunFolder(run_inversion(check_settings(complete(tiny_values)), tmp_path / "run", command="test"))
+    lines = {line.name: line for line in health_lines(read_health(run.health))}
+    assert {"unit embeddings", "cosines", "term gradients", "conflicts", "weights", "centre travel"} <= lines.keys()
+    assert lines["unit embeddings"].passed
+    assert lines["cosines"].passed
+
+
+def test_a_training_that_breaks_names_the_term_and_keeps_what_it_had(
+    tiny_values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The value of the fourth step is not finite: the first three are saved, and a run without the fault goes on."""
+    settings = check_settings(tiny_values | {"reference_rows": False})
+    run_inversion(settings, tmp_path / "whole", command="test")
+    honest = training.require_finite
+
+    def broken(name: str, value: Any, parts: Any, *, step: int) -> None:
+        if step == 3:
+            raise NotFinite(["id"], step)
+        honest(name, value, parts, step=step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "require_finite", broken)
+        with pytest.raises(NotFinite, match="id"):
+            run_inversion(settings, tmp_path / "cut", command="test")
+    saved = load_checkpoint(RunFolder(tmp_path / "cut").training)
+    assert saved is not None
+    assert saved.step == 3
+    run_inversion(settings, tmp_path / "cut", command="test")
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("condition", ["image", "hybrid"])
+def test_pictures_may_be_made_under_their_sources_own_identity(
+    tiny_values: dict[str, Any], tmp_path: Path, condition: str
+) -> None:
+    tiny_values["stages"][1] |= {"condition": condition, "trains": ["lora", "projector"]}
+    run = RunFolder(run_inversion(check_settings(tiny_values), tmp_path / "run", command="test"))
+    assert len(read_curves(run.curves)) == 6
+
+
+def test_gradients_may_be_weighed(tiny_values: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("torchjd")
+    tiny_values |= {"weighting": {"kind": "aggregated"}, "reference_rows": False}
+    run = RunFolder(run_inversion(check_settings(tiny_values), tmp_path / "run", command="test"))
+    assert len(read_curves(run.curves)) == 6
