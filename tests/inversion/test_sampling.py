@@ -25,8 +25,8 @@ def reconstructions(attacker: Attacker, embeddings: Tensor, **changes: Any) -> R
         "views": 2,
         "batch": 1,
     }
-    apart = {name: changes.pop(name) for name in ("seed", "on_batch") if name in changes}
-    return sample(attacker, embeddings, SamplePlan(**plan | changes), **{"seed": 0} | apart)
+    apart: dict[str, Any] = {name: changes.pop(name) for name in ("seed", "on_batch") if name in changes}
+    return sample(attacker, embeddings, SamplePlan(**plan | changes), **{"seed": 0, **apart})
 
 
 @pytest.fixture

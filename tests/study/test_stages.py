@@ -8,6 +8,7 @@ import pytest
 from diffaudit.errors import NotFinite
 from diffaudit.events import Event
 from diffaudit.inversion import training
+from diffaudit.inversion.health import require_finite
 from diffaudit.records import RunFolder, read_curves, read_health
 from diffaudit.settings import check_settings
 from diffaudit.study.checkpoints import load_checkpoint
@@ -93,7 +94,7 @@ def test_a_training_that_breaks_names_the_term_and_keeps_what_it_had(
     """The value of the fourth step is not finite: the first three are saved, and a run without the fault goes on."""
     settings = check_settings(tiny_values | {"reference_rows": False})
     run_inversion(settings, tmp_path / "whole", command="test")
-    honest = training.require_finite
+    honest = require_finite
 
     def broken(name: str, value: Any, parts: Any, *, step: int) -> None:
         if step == 3:
