@@ -244,3 +244,30 @@ def test_a_bare_word_is_a_configuration_and_never_a_file(tmp_path: Path) -> None
     for given in ("mine", "configs/", "", "../quick"):
         with pytest.raises(InvalidSetting, match="`settings` should be a YAML file"):
             configurations.settings_path(given)
+
+
+def test_ablate_hands_over_and_tells_of_failures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls: list[tuple[Any, ...]] = []
+    failures = [{"row": "rollout-B", "seed": 1, "error": "RuntimeError: no memory"}]
+
+    def run_ablation(
+        ablation: Any, folder: Path, *, command: str, workers: int, on_event: Callable[[Event], None]
+    ) -> Path:
+        calls.append((ablation.settings.name, folder, workers))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "ablation.json").write_text(json.dumps({"failures": failures}))
+        return folder
+
+    replace(monkeypatch, "diffaudit.study.ablation", run_ablation=run_ablation)
+    (tmp_path / "base.yaml").write_text("name: base\n")
+    (tmp_path / "study.yaml").write_text("name: study\nbase: base.yaml\nrows: [{name: baseline, mode: rollout}]\n")
+    code, out, err = call("ablate", "study.yaml", "--workers", "2")
+    assert calls == [("study", Path("runs/study"), 2)]
+    assert (code, out.splitlines()[-1]) == (1, str(Path("runs/study/report.html")))
+    assert "rollout-B, seed 1: RuntimeError: no memory" in err
+    failures.clear()
+    assert call("ablate", "study.yaml", "--output", "here")[0] == 0
+    (tmp_path / "study.yaml").write_text("name: study\nbase: base.yaml\nrows: [{name: B, mode: rollout}]\n")
+    code, _, err = call("ablate", "study.yaml")
+    assert code == 2
+    assert "`rows` should hold one baseline of mode rollout. Found []." in err

@@ -9,6 +9,7 @@ import pytest
 
 import diffaudit
 
+COMMANDS = ("invert", "ablate", "train", "report", "doctor", "settings")
 SOURCES = Path(diffaudit.__file__).parents[1]
 HEAVY = {"accelerate", "diffusers", "kornia", "matplotlib", "numpy", "peft", "scipy", "torch", "transformers"}
 
@@ -33,7 +34,7 @@ def test_settings_and_records_need_no_torch(name: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    ["--help", "--version", "invert --help", "train --help", "report --help", "doctor --help", "settings --help"],
+    ["--help", "--version", *(f"{command} --help" for command in COMMANDS)],
 )
 def test_help_loads_neither_torch_nor_the_settings(arguments: str) -> None:
     loaded = loaded_by(

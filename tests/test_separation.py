@@ -156,8 +156,8 @@ def test_an_attack_that_peeks_is_found(
 ) -> None:
     honest = build.build_attacker
 
-    def peeking(settings: InversionSettings, *, given: nn.Module | None = None) -> Attacker:
-        attacker = honest(settings, given=given)
+    def peeking(settings: InversionSettings, **options: Any) -> Attacker:
+        attacker = honest(settings, **options)
         build.build_encoder(settings.judging.encoder)
         build.private_pictures(settings.judging.private)
         return attacker

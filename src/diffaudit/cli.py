@@ -120,6 +120,41 @@ def train(
 
 
 @app.command()
+def ablate(
+    settings: Annotated[
+        str, typer.Argument(metavar="ABLATION.yaml", help="An ablation's file, or a shipped one by name.")
+    ] = "ablation",
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The ablation's folder.", show_default="runs/NAME")
+    ] = None,
+    workers: Annotated[int, typer.Option(metavar="N", help="Processes that share the runs.")] = 1,
+) -> None:
+    """Measure what each row of settings is worth: rows times seeds, compared pair by pair; finished runs stay."""
+    from diffaudit.configurations import settings_path
+    from diffaudit.study.ablation_settings import load_ablation
+
+    ablation = load_ablation(settings_path(settings))
+
+    from diffaudit.progress import RunProgress
+    from diffaudit.study.ablation import run_ablation  # torch from here on: a fault above is told at once
+
+    with RunProgress() as progress:
+        folder = run_ablation(
+            ablation,
+            output or Path("runs") / ablation.settings.name,
+            command=_command(),
+            workers=workers,
+            on_event=progress.update,
+        )
+    failures = json.loads((folder / "ablation.json").read_text(encoding="utf-8"))["failures"]
+    for failure in failures:
+        _complain(f"{failure['row']}, seed {failure['seed']}: {failure['error']}")
+    typer.echo(folder / "report.html")
+    if failures:
+        raise typer.Exit(1)
+
+
+@app.command()
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", exists=True, file_okay=False, help="A run's folder.")],
 ) -> None:

@@ -20,9 +20,17 @@ from diffaudit.build.models import (
 )
 from diffaudit.build.pictures import opened, private_pictures, public_images
 from diffaudit.build.separation import check_separation
-from diffaudit.build.sides import build_attacker, build_judge, build_judge_classifier, chosen_classes
+from diffaudit.build.sides import (
+    Look,
+    build_attacker,
+    build_judge,
+    build_judge_classifier,
+    chosen_classes,
+    look_at_public,
+)
 
 __all__ = [
+    "Look",
     "build_attacker",
     "build_attributes",
     "build_classifier",
@@ -41,6 +49,7 @@ __all__ = [
     "build_weighting",
     "check_separation",
     "chosen_classes",
+    "look_at_public",
     "opened",
     "private_pictures",
     "public_images",

@@ -1,5 +1,7 @@
 """Settings to the two sides of an audit: what attacks, and what judges. Neither function sees the other's section."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -14,18 +16,32 @@ from diffaudit.build.models import (
 )
 from diffaudit.build.pictures import private_pictures, public_images
 from diffaudit.errors import InvalidSetting, ThreatModelViolation
-from diffaudit.inversion.attacker import Attacker, look_at
+from diffaudit.inversion.attacker import Attacker, PublicPictures, look_at
 from diffaudit.judging.judge import Instruments, Judge
 from diffaudit.models.classifier import Classifier
+from diffaudit.models.identity import IdentityEncoder
 from diffaudit.models.nearest_mean import nearest_mean_classifier
 
+Look = Callable[[s.Pictures, Classifier, IdentityEncoder], PublicPictures]
+"""How the public pictures of a section come to be seen by the target and the attacker's encoder."""
 
-def build_attacker(settings: s.InversionSettings, *, given: nn.Module | None = None) -> Attacker:
-    """Everything that the threat model allows, from ``settings.attack`` alone."""
+
+def look_at_public(setting: s.Pictures, classifier: Classifier, encoder: IdentityEncoder) -> PublicPictures:
+    """The public pictures of a section, rendered or read, and shown to both models."""
+    return look_at(public_images(setting), classifier, encoder)
+
+
+def build_attacker(
+    settings: s.InversionSettings, *, given: nn.Module | None = None, look: Look = look_at_public
+) -> Attacker:
+    """Everything that the threat model allows, from ``settings.attack`` alone.
+
+    ``look`` may remember what these models said of these pictures before.
+    """
     attack = settings.attack
     classifier = build_classifier(attack.target, given=given)
     encoder = build_encoder(attack.encoder)
-    public = look_at(public_images(attack.public), classifier, encoder)
+    public = look(attack.public, classifier, encoder)
     classes = chosen_classes(settings.classes, public.log_probabilities.shape[1], settings.seed)
     return Attacker(
         classes=classes,

@@ -29,7 +29,7 @@ _VARIABLES = {
 }
 """The page's colours, so that a figure inside it follows light and dark; a file keeps the light ones."""
 
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "diffaudit",
     "font.family": "sans-serif",
@@ -61,13 +61,14 @@ _STYLE: Any = {
     "savefig.facecolor": "none",
     "path.simplify_threshold": 0.5,
 }
+"""How every figure is drawn."""
 _POINTS = 400
 
 
 def accuracy_figure(metrics: Json, chance: float | None = None) -> Figure:
     """Judge accuracy of every row with its interval, top-1; a dashed line at chance."""
     rows = [(row, measure) for row in ROWS if (measure := found(row_metrics(metrics, row.key) or {}, "judge_accuracy"))]
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(8.4, 0.75 + 0.4 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
         for height, (row, measure) in enumerate(reversed(rows)):
@@ -163,7 +164,7 @@ def save_figure(figure: Figure, folder: Path, stem: str) -> None:
 def _curve(
     curves: Sequence[CurvePoint], title: str, lines: Mapping[str, Sequence[float | None]], *, smooth: bool = True
 ) -> Figure:
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(3.5, 2.0), layout="constrained")
         axes = figure.add_subplot()
         for number, (name, values) in enumerate(lines.items()):
@@ -172,7 +173,7 @@ def _curve(
             colour = SERIES[number % len(SERIES)]
             if smooth and np.isfinite(column).sum() > 20:
                 _plot(axes, column, color=colour, linewidth=0.7, alpha=0.3)
-                _plot(axes, _smoothed(column, _stage_begins(curves)), color=colour, linewidth=1.6)
+                _plot(axes, smoothed(column, _stage_begins(curves)), color=colour, linewidth=1.6)
             else:
                 _plot(axes, column, color=colour, linewidth=1.6, label=name)
         _mark_stages(axes, curves)
@@ -190,7 +191,7 @@ def _plot(axes: Axes, column: Floats, **style: Any) -> None:
     axes.plot(kept, column[kept], **style)
 
 
-def _smoothed(column: Floats, begins: Sequence[int]) -> Floats:
+def smoothed(column: Floats, begins: Sequence[int]) -> Floats:
     """Centred running mean of what is known, over a twentieth of the steps; stages do not run into each other."""
     kernel = np.ones(max(3, len(column) // 20))
     parts = []
@@ -227,7 +228,7 @@ def _mark_stages(axes: Axes, curves: Sequence[CurvePoint]) -> None:
 
 def _svg(figure: Figure) -> str:
     file = io.StringIO()
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = file.getvalue()
     return svg[svg.index("<svg") :]

@@ -73,7 +73,7 @@ def write_report(run: Path) -> Path:
     svgs = {stem: Markup(inline_svg(figure, title)) for stem, (title, figure) in drawn.items()}
 
     page = (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             name=folder.path.resolve().name,
@@ -95,7 +95,8 @@ def write_report(run: Path) -> Path:
     return folder.report
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The page templates, with everything that is put into them escaped."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,

@@ -105,39 +105,57 @@ def naive_table(metrics: Json) -> Table:
 def to_markdown(table: Table) -> str:
     """A pipe table under its caption, then the direction of every column."""
     titles = [f"{column.title} {DIRECTIONS[column.direction][0]}" for column in table.columns]
-    head = ["Row", "Images", "Classes", *titles]
-    lines = [_pipes(head), _pipes(["---", *(["---:"] * (len(head) - 1))])]
-    for line in table.lines:
-        cells = (str(cell) or "-" for cell in line.cells)
-        lines.append(_pipes([_row_title(line.row), str(line.samples), str(line.classes), *cells]))
+    rows = [
+        [_row_title(line.row), str(line.samples), str(line.classes), *(str(cell) or "-" for cell in line.cells)]
+        for line in table.lines
+    ]
     notes = [f"- {column.title}: {DIRECTIONS[column.direction][1]}." for column in table.columns]
-    return "\n".join([table.caption, "", *lines, "", *notes, ""])
+    return "\n".join([table.caption, "", pipe_table(["Row", "Images", "Classes", *titles], rows), *notes, ""])
 
 
 def to_latex(table: Table) -> str:
     """A ``tabular`` with the rules of the package booktabs."""
-    head = ["Row", "Images", "Classes"]
-    head += [f"{_tex(column.title)} {_ARROWS[column.direction]}" for column in table.columns]
+    titles = [f"{tex(column.title)} {ARROWS[column.direction]}" for column in table.columns]
+    rows = [
+        [tex(_row_title(line.row)), str(line.samples), str(line.classes), *(tex_cell(cell) for cell in line.cells)]
+        for line in table.lines
+    ]
+    return booktabs(table.caption, ["Row", "Images", "Classes", *titles], rows)
+
+
+def pipe_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown: the first column left, the others right.
+
+    >>> print(pipe_table(["Row", "Images"], [["A", "3"]]), end="")
+    | Row | Images |
+    | --- | ---: |
+    | A | 3 |
+    """
+    rule = ["---", *(["---:"] * (len(head) - 1))]
+    return "".join(_pipes(line) + "\n" for line in (head, rule, *rows))
+
+
+def booktabs(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A ``tabular`` with the rules of the package booktabs; cells are LaTeX already (:func:`tex`)."""
     lines = [
-        f"% {table.caption}",
+        f"% {caption}",
         rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
         r"\toprule",
         " & ".join(head) + r" \\",
         r"\midrule",
+        *(" & ".join(row) + r" \\" for row in rows),
     ]
-    for line in table.lines:
-        cells = (_tex_cell(cell) for cell in line.cells)
-        lines.append(" & ".join([_tex(_row_title(line.row)), str(line.samples), str(line.classes), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-_ARROWS = {
+ARROWS = {
     "up": r"$\uparrow$",
     "down": r"$\downarrow$",
     "nearer": r"$\downarrow$\,(nearer)",
     "varied": r"$\uparrow$\,(varied)",
     "zero": r"$\to 0$",
 }
+"""The directions of measures in LaTeX."""
 
 
 def _line(row: Row, measures: Json, columns: Sequence[Measure]) -> Line:
@@ -167,13 +185,15 @@ def _pipes(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
-def _tex_cell(cell: Cell) -> str:
+def tex_cell(cell: Cell) -> str:
+    """A cell in LaTeX, its interval small."""
     if not cell.value:
         return "--"
-    return _tex(cell.value) + (rf" {{\scriptsize {_tex(cell.interval)}}}" if cell.interval else "")
+    return tex(cell.value) + (rf" {{\scriptsize {tex(cell.interval)}}}" if cell.interval else "")
 
 
-def _tex(text: str) -> str:
+def tex(text: str) -> str:
+    """Text with what LaTeX reads as a command escaped."""
     specials = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", MINUS: "$-$"}
     specials |= {character: f"\\{character}" for character in "&%$#_{}"}
     return "".join(specials.get(character, character) for character in text)

@@ -18,7 +18,8 @@ from statsmodels.stats.multitest import multipletests
 
 from diffaudit.study.bootstrap import Floats, Integers, cluster_bootstrap, finite_column, label_codes
 
-_EXACT_CLASSES = 14
+EXACT_CLASSES = 14
+"""Up to so many classes the sign-flip test counts every pattern of signs; with more it draws some."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,9 @@ def paired_difference(
 ) -> Difference:
     """Return the mean of ``values - baseline`` with its clustered interval, tests, effect size and each seed's share.
 
-    Shapes ``(N,), (N,), (N,), (N,)``, row for row the same (class, source, seed): :func:`aligned` gives the rows.
+    Shapes ``(N,), (N,), (N,), (N,)``, row for row the same (class, source, seed): :func:`aligned` gives the rows. Seeds
+    are nested in classes: a drawn class brings the images of all its seeds
+    (:func:`~diffaudit.study.bootstrap.resampled_means` says why it does not draw them again).
 
     Raises:
         ValueError: for values that are not finite and columns that differ in length or are empty.
@@ -89,7 +92,7 @@ def paired_difference(
         )
     differences = treated - control
     class_means = _means_by(label_codes("clusters", clusters, len(differences)), differences)
-    interval = cluster_bootstrap(differences, clusters, seeds, resamples=resamples, level=level, generator=generator)
+    interval = cluster_bootstrap(differences, clusters, resamples=resamples, level=level, generator=generator)
     low, high = interval or (None, None)
     binary = bool(np.isin(np.concatenate([treated, control]), (0.0, 1.0)).all())
     won, lost = int((differences > 0).sum()), int((differences < 0).sum())
@@ -163,7 +166,7 @@ def sign_flip_p(differences: ArrayLike, *, resamples: int = 10_000, generator: n
         np.mean,
         permutation_type="samples",
         vectorized=True,
-        n_resamples=2 ** len(column) if len(column) <= _EXACT_CLASSES else resamples,
+        n_resamples=2 ** len(column) if len(column) <= EXACT_CLASSES else resamples,
         batch=1_000,
         rng=generator,
     )

@@ -31,10 +31,12 @@ def run_inversion(
     command: str,
     on_event: Watcher | None = None,
     target: nn.Module | None = None,
+    look: build.Look = build.look_at_public,
 ) -> Path:
     """Runs an inversion into ``folder`` and returns it, report included. A stopped run goes on where it was.
 
-    ``target`` is the Python object that a target of kind `given` stands for.
+    ``target`` is the Python object that a target of kind `given` stands for; ``look`` shows the public pictures to the
+    attacker's models, or remembers what they said (:class:`~diffaudit.study.public_cache.PublicCache`).
 
     Raises:
         RunConflict: the folder holds a run made with other settings.
@@ -49,7 +51,7 @@ def run_inversion(
         with run.timed("load"):
             run.watch(Event("load", 0, 0, {}))
             build.check_separation(settings)
-            attacker = build.build_attacker(settings, given=target)
+            attacker = build.build_attacker(settings, given=target, look=look)
         rows = _attack(run, attacker)
         with run.timed("judge"):
             run.watch(Event("judge", 0, 0, {}))

@@ -163,6 +163,32 @@ def share_of_gap(
     return Value(share, low, high) if np.isfinite([low, high]).all() else Value(share, None, None)
 
 
+def relative_change(
+    values: ArrayLike,
+    baseline: ArrayLike,
+    clusters: ArrayLike,
+    *,
+    resamples: int = 10_000,
+    level: float = 0.95,
+    generator: np.random.Generator,
+) -> Value | None:
+    r"""Return the change from the baseline as a share of it, with its clustered interval; ``None`` where it has none.
+
+    .. math:: \frac{\bar v - \bar b}{\bar b}
+
+    Shapes ``(N,)`` each, row for row the same (class, source, seed). It is :func:`share_of_gap` from the baseline to
+    its double, so a baseline whose own interval reaches 0 leaves ``low`` and ``high`` open, and one that is not above 0
+    has no share at all.
+
+    >>> relative_change([3.0, 3.0], [2.0, 2.0], ["a", "b"], generator=np.random.default_rng(0))
+    Value(value=0.5, low=0.5, high=0.5)
+    """
+    base = finite_column("baseline", baseline)
+    if base.mean() <= 0:
+        return None
+    return share_of_gap(values, base, 2 * base, clusters, resamples=resamples, level=level, generator=generator)
+
+
 def _stack(**columns: ArrayLike) -> Floats:
     found = {name: finite_column(name, column) for name, column in columns.items()}
     lengths = {name: len(column) for name, column in found.items()}

@@ -1,0 +1,99 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from diffaudit.settings import SettingsError
+from diffaudit.study.ablation_settings import Ablation
+
+Load = Callable[[dict[str, Any]], Ablation]
+
+
+def faults_of(load: Load, values: dict[str, Any]) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load(values)
+    return "\n".join(caught.value.faults)
+
+
+def test_a_row_is_the_base_then_its_mode_then_itself(load: Load, ablation_values: dict[str, Any]) -> None:
+    ablation_values |= {
+        "threads": 1,
+        "modes": {"rollout": {"image.steps": 3, "terms.k": 4}, "one_step": {"embedding.kind": "table"}},
+        "rows": [
+            {"name": "baseline", "mode": ["one_step", "rollout"]},
+            {"name": "A+B", "mode": "rollout", "set": {"terms.k": 2}},
+        ],
+    }
+    one_step, rollout, scheme = load(ablation_values).rows
+    assert [row.key for row in (one_step, rollout, scheme)] == ["one_step-baseline", "rollout-baseline", "rollout-A+B"]
+    assert (one_step.settings.embedding.kind, rollout.settings.embedding.kind) == ("table", "manifold")
+    assert (one_step.settings.image.mode, scheme.settings.image.mode) == ("one_step", "rollout")
+    assert (rollout.settings.terms.k, scheme.settings.terms.k, scheme.settings.image.steps) == (4, 2, 3)
+    assert (scheme.settings.name, scheme.settings.threads) == ("study-rollout-A-B", 1)
+    assert scheme.at(7).seed == 7
+    assert [row.settings.classes for row in (one_step, scheme)] == [list(range(8))] * 2
+
+
+def test_reference_rows_are_drawn_once(load: Load, ablation_values: dict[str, Any]) -> None:
+    ablation_values["rows"] = [
+        {"name": "B", "mode": "rollout"},
+        {"name": "baseline", "mode": ["one_step", "rollout"]},
+    ]
+    assert [row.settings.reference_rows for row in load(ablation_values).rows] == [False, True, False]
+    ablation_values["modes"] = {"rollout": {"sampling.strength": 0.5}}  # another start: drawn for each mode
+    assert [row.settings.reference_rows for row in load(ablation_values).rows] == [False, True, True]
+
+
+def test_every_fault_is_told_at_once(load: Load, ablation_values: dict[str, Any]) -> None:
+    ablation_values["rows"] += [
+        {"name": "C", "mode": "rollout", "set": {"terms.k": 0, "seed": 3, "attack.prior.location": "x"}},
+        {"name": "b", "mode": "rollout", "set": {"sampling.keep": 2, "image.mode": "one_step"}},
+        {"name": "oracle", "set": {"terms.k": 2}},
+    ]
+    ablation_values |= {
+        "contrasts": [{"row": "B", "against": "rollout-baseline"}],
+        "tables": {"weighting": ["D"]},
+        "seeds": [1, 1],
+    }
+    found = faults_of(load, ablation_values)
+    for words in (
+        "rollout-C: `terms.k` should be greater than or equal to 1. Found 0.",
+        "`rollout-C` should leave `seed` to the ablation and its base. Found 3.",
+        "`rollout-C` should leave `attack.prior.location` to the ablation and its base. Found 'x'.",
+        "`rollout-b` should leave `image.mode` to the ablation",
+        "`sampling.keep` should be the same in every row",
+        "`rows` should leave out `set` of the row `oracle`",
+        "`rows` should name each once. Found ['rollout-b'] more than once.",
+        "`seeds` should name each once. Found [1] more than once.",
+        "`contrasts` should name rows with their mode, such as rollout-baseline. Found ['B'].",
+        "`tables.weighting` should name rows. Found ['D'].",
+    ):
+        assert words in found
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rows": [{"name": "B", "mode": "rollout"}]}, "`rows` should hold one baseline of mode rollout. Found []."),
+        ({"rows": [{"name": "start"}]}, "`rows` should hold a baseline to run. Found ['start']."),
+        ({"rows": []}, "`rows` should have at least 1 item"),
+        ({"classes": 5}, "`classes"),
+        ({"base": "nosuch"}, "`base` should be a YAML file or a shipped configuration"),
+        ({"base": "nosuch.yaml"}, "the file should be readable"),
+        ({"rows": [{"name": "a/b"}]}, "`rows.0.name` should match pattern"),
+        ({"rows": [{"name": "baseline", "mode": "rolout"}]}, "`rows.0.mode.0` should be 'one_step', 'rollout' or None"),
+        ({"metric": 1}, "`metric` should be left out: no such key."),
+    ],
+)
+def test_refusals(load: Load, ablation_values: dict[str, Any], changes: dict[str, Any], words: str) -> None:
+    assert words in faults_of(load, ablation_values | changes)
+
+
+def test_classes_drawn_by_the_seed_are_refused(load: Load, ablation_values: dict[str, Any]) -> None:
+    ablation_values |= {"base": "quick", "classes": None}
+    assert "`classes` should be all or a list: seeds would draw others. Found 20." in faults_of(load, ablation_values)
+
+
+def test_a_baseline_may_have_another_name(load: Load, ablation_values: dict[str, Any]) -> None:
+    ablation_values["rows"][0] = {"name": "plain", "mode": "rollout", "baseline": True}
+    assert [row.is_baseline for row in load(ablation_values).rows] == [True, False]

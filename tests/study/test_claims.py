@@ -1,0 +1,77 @@
+from typing import Any
+
+import pytest
+
+from diffaudit.study.claims import CLAIMS, Claim, judged_claims, verdict
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "claimed", "word", "why"),
+    [
+        (0.01, 0.06, (0.03, 0.05), "seen", ""),
+        (0.06, 0.09, (0.03, 0.05), "seen", "larger"),
+        (0.01, 0.02, (0.03, 0.05), "not seen", "smaller than claimed"),
+        (-0.01, 0.02, (0.03, 0.05), "not seen", "no effect as large"),
+        (0.0, 0.0, (0.03, 0.05), "not seen", "no effect as large"),
+        (-0.01, 0.04, (0.03, 0.05), "undecided", "holds both"),
+        (-0.06, -0.01, (0.03, 0.05), "opposite", "other sign"),
+        (-0.03, -0.005, (-0.02, -0.01), "seen", ""),  # a claimed cost
+        (0.005, 0.02, (-0.02, -0.01), "opposite", "other sign"),
+        (-0.03, 0.01, (-0.02, -0.01), "undecided", "holds both"),
+        (-0.02, 0.03, (-0.05, 0.05), "seen", ""),  # a claim of no effect
+        (0.06, 0.1, (-0.05, 0.05), "not seen", "outside"),
+        (0.02, 0.1, (-0.05, 0.05), "undecided", "partly"),
+        (None, None, (0.03, 0.05), "undecided", "no interval"),
+    ],
+)
+def test_verdicts(low: float | None, high: float | None, claimed: tuple[float, float], word: str, why: str) -> None:
+    found, words = verdict(low, high, claimed)
+    assert found == word
+    assert why in words
+
+
+def test_seeds_that_differ_decide_nothing() -> None:
+    assert verdict(0.01, 0.06, (0.03, 0.05), same_sign=False) == ("undecided", "the seeds differ in sign")
+
+
+def row(name: str, *, baseline: bool = False, variation: list[float] | None = None, **versus: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "mode": "rollout",
+        "baseline": baseline,
+        "seeds": [0, 1],
+        "metrics": {"overfit_gap": {"value": 0.01, "low": -0.02, "high": 0.04}},
+        "stability": {"variation": variation} if variation else {},
+        "versus_baseline": versus,
+    }
+
+
+def test_each_kind_of_claim_finds_its_measure() -> None:
+    gain = {"difference": 0.04, "low": 0.02, "high": 0.06, "same_sign": True, "relative": None}
+    varied = {**gain, "relative": {"value": -0.2, "low": -0.3, "high": -0.1}}
+    rows = [
+        row("baseline", baseline=True, variation=[0.2, 0.4]),
+        row("B", judge_accuracy=gain),
+        row("C", diversity=varied),
+        row("D", variation=[0.1, 0.24], judge_accuracy=gain),
+    ]
+    found = {(claim["row"], claim["metric"]): claim for claim in judged_claims(rows)}
+    assert found["B", "judge_accuracy"]["verdict"] == "seen"
+    assert found["B", "overfit_gap"]["verdict"] == "seen"
+    assert found["C", "diversity"]["verdict"] == "opposite"
+    steadier = found["D", "variation"]
+    assert steadier["measured"] == pytest.approx({"value": -0.45, "low": -0.5, "high": -0.4, "same_sign": True})
+    assert (steadier["verdict"], steadier["why"]) == ("seen", "larger than claimed")
+    assert (found["A", "judge_accuracy"]["verdict"], found["A", "judge_accuracy"]["why"]) == (None, "not measured")
+
+
+def test_a_claim_is_judged_in_every_mode_that_has_its_row() -> None:
+    gain = {"difference": 0.04, "low": 0.02, "high": 0.06, "same_sign": True, "relative": None}
+    rows = [row("B", judge_accuracy=gain), row("B", judge_accuracy=gain) | {"mode": "one_step"}]
+    claim = Claim(row="B", says="", metric="judge_accuracy", of="difference", low=0.03, high=0.05)
+    assert [found["mode"] for found in judged_claims(rows, [claim])] == ["rollout", "one_step"]
+
+
+def test_every_claim_of_the_method_is_there() -> None:
+    assert [claim.row for claim in CLAIMS] == ["A", "A", "B", "B", "C", "A+B+C", "D", "D"]
+    assert all(claim.low <= claim.high for claim in CLAIMS)
