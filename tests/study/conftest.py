@@ -78,7 +78,10 @@ def study_values() -> dict[str, Any]:
         "base": "base.yaml",
         "seeds": list(SEEDS),
         "classes": list(CLASSES),
-        "rows": [{"name": "baseline", "mode": "rollout"}, {"name": "B", "mode": "rollout", "set": {"terms.k": 2}}],
+        "rows": [
+            {"name": "baseline", "mode": "rollout"},
+            {"name": "B", "mode": "rollout", "set": {"stages.0.batch": 2}},
+        ],
         "resamples": 200,
     }
 

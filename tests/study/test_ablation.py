@@ -30,7 +30,7 @@ def tiny(tiny_values: dict[str, Any], tmp_path: Path) -> Ablation:
     for stage in tiny_values["stages"]:
         stage["steps"] = 2
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(tiny_values))
-    rows = [{"name": "baseline", "mode": "rollout"}, {"name": "A+B", "mode": "rollout", "set": {"terms.k": 2}}]
+    rows = [{"name": "baseline", "mode": "rollout"}, {"name": "A+B", "mode": "rollout", "set": {"stages.0.batch": 2}}]
     values = {"name": "small", "base": "base.yaml", "seeds": [0, 1], "classes": [3, 14], "rows": rows, "resamples": 50}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(values))
     return load_ablation(tmp_path / "small.yaml")

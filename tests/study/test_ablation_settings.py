@@ -18,17 +18,17 @@ def faults_of(load: Load, values: dict[str, Any]) -> str:
 def test_a_row_is_the_base_then_its_mode_then_itself(load: Load, ablation_values: dict[str, Any]) -> None:
     ablation_values |= {
         "threads": 1,
-        "modes": {"rollout": {"image.steps": 3, "terms.k": 4}, "one_step": {"embedding.kind": "table"}},
+        "modes": {"rollout": {"image.steps": 3, "stages.0.batch": 4}, "one_step": {"embedding.kind": "table"}},
         "rows": [
             {"name": "baseline", "mode": ["one_step", "rollout"]},
-            {"name": "A+B", "mode": "rollout", "set": {"terms.k": 2}},
+            {"name": "A+B", "mode": "rollout", "set": {"stages.0.batch": 2}},
         ],
     }
     one_step, rollout, scheme = load(ablation_values).rows
     assert [row.key for row in (one_step, rollout, scheme)] == ["one_step-baseline", "rollout-baseline", "rollout-A+B"]
     assert (one_step.settings.embedding.kind, rollout.settings.embedding.kind) == ("table", "manifold")
     assert (one_step.settings.image.mode, scheme.settings.image.mode) == ("one_step", "rollout")
-    assert (rollout.settings.terms.k, scheme.settings.terms.k, scheme.settings.image.steps) == (4, 2, 3)
+    assert (rollout.settings.stages[0].batch, scheme.settings.stages[0].batch, scheme.settings.image.steps) == (4, 2, 3)
     assert (scheme.settings.name, scheme.settings.threads) == ("study-rollout-A-B", 1)
     assert scheme.at(7).seed == 7
     assert [row.settings.classes for row in (one_step, scheme)] == [list(range(8))] * 2
@@ -46,9 +46,9 @@ def test_reference_rows_are_drawn_once(load: Load, ablation_values: dict[str, An
 
 def test_every_fault_is_told_at_once(load: Load, ablation_values: dict[str, Any]) -> None:
     ablation_values["rows"] += [
-        {"name": "C", "mode": "rollout", "set": {"terms.k": 0, "seed": 3, "attack.prior.location": "x"}},
+        {"name": "C", "mode": "rollout", "set": {"stages.0.batch": 0, "seed": 3, "attack.prior.location": "x"}},
         {"name": "b", "mode": "rollout", "set": {"sampling.keep": 2, "image.mode": "one_step"}},
-        {"name": "oracle", "set": {"terms.k": 2}},
+        {"name": "oracle", "set": {"stages.0.batch": 2}},
     ]
     ablation_values |= {
         "contrasts": [{"row": "B", "against": "rollout-baseline"}],
@@ -57,7 +57,7 @@ def test_every_fault_is_told_at_once(load: Load, ablation_values: dict[str, Any]
     }
     found = faults_of(load, ablation_values)
     for words in (
-        "rollout-C: `terms.k` should be greater than or equal to 1. Found 0.",
+        "rollout-C: `stages.0.batch` should be greater than or equal to 1. Found 0.",
         "`rollout-C` should leave `seed` to the ablation and its base. Found 3.",
         "`rollout-C` should leave `attack.prior.location` to the ablation and its base. Found 'x'.",
         "`rollout-b` should leave `image.mode` to the ablation",

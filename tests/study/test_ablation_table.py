@@ -154,5 +154,5 @@ def test_the_seconds_of_a_run_that_was_stopped_are_not_known(
 def test_the_hash_knows_every_rows_settings(load: Load, ablation_values: dict[str, Any]) -> None:
     before = settings_hash(load(ablation_values))
     assert settings_hash(load(ablation_values)) == before
-    ablation_values["rows"][1]["set"]["terms.k"] = 3
+    ablation_values["rows"][1]["set"]["stages.0.batch"] = 3
     assert settings_hash(load(ablation_values)) != before

@@ -11,16 +11,8 @@ from diffaudit._faults import faults
 from diffaudit._yaml import parse_yaml
 from diffaudit.configurations import settings_path
 from diffaudit.errors import InvalidSetting
-from diffaudit.settings import (
-    Count,
-    FolderName,
-    InversionSettings,
-    Positive,
-    Section,
-    Seed,
-    SettingsError,
-    load_settings,
-)
+from diffaudit.settings import InversionSettings, SettingsError, load_settings
+from diffaudit.settings.base import Count, FolderName, Positive, Section, Seed
 
 REFERENCES = ("start", "oracle", "upper", "lower")
 """Rows that are read from the baseline's runs and never run: the start of every attack, its ceiling, photographs."""
