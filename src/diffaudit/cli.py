@@ -72,6 +72,7 @@ def invert(
         str | None, typer.Option(metavar="all|N|i,j,k", help="All classes, N drawn by the seed, or these indices.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A trial: few classes, few steps, few images.")] = False,
+    health: Annotated[bool, typer.Option("--health", help="Look at the training's health, for the report.")] = False,
 ) -> None:
     """Ask what a classifier leaks: reconstruct its classes from the model alone, and judge the result."""
     from rich.console import Console
@@ -85,6 +86,8 @@ def invert(
     overrides = parse_assignments(assignments or [])
     if classes is not None:
         overrides["classes"] = parse_classes(classes)
+    if health:
+        overrides["health"] = True
     checked = load_settings(settings_path(settings), overrides)
     if quick:
         checked = trial(checked)

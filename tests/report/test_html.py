@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from diffaudit.errors import InvalidSetting
-from diffaudit.records import read_records
+from diffaudit.records import HealthPoint, RunFolder, append_lines, read_records
 from diffaudit.report.html import write_report
 
 from .conftest import CLASSES, MANIFEST, SAMPLES, MakeRun, barely
@@ -173,3 +173,28 @@ def test_an_unfinished_run_is_refused(make_run: MakeRun, name: str) -> None:
     (run / name).unlink()
     with pytest.raises(InvalidSetting, match=rf"`{name}`.*Finish the run"):
         write_report(run)
+
+
+def test_health_is_shown_where_it_was_looked_at(make_run: MakeRun) -> None:
+    run = make_run()
+    assert "Health of the training" not in page(run).words
+    point = HealthPoint(
+        stage="embed",
+        step=0,
+        norm_error={"embedding": 0.25},
+        positives=(0.1, 0.9),
+        negatives=None,
+        gradient_norms={"id": 0.5},
+        gradient_cosines={},
+        satisfied={"id": 0.0},
+        weights={"id": 1.0},
+        log_variances={},
+        at_clamp={},
+        centre_travel=None,
+    )
+    append_lines(RunFolder(run).health, [point.to_json()])
+    words = page(run).words
+    assert "Health of the training" in words
+    assert re.search(r"unit embeddings\s*\u2717 no", words)
+    assert "Normalise `embedding` where it is made." in words
+    assert re.search(r"cosines\s*\u2713 yes", words)

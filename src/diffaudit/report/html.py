@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from diffaudit.errors import InvalidSetting
-from diffaudit.records import RunFolder, read_curves, read_records, write_atomically
+from diffaudit.records import RunFolder, read_curves, read_health, read_records, write_atomically
 from diffaudit.report.figures import accuracy_figure, curve_figures, inline_svg, save_figure
 from diffaudit.report.pictures import class_groups
 from diffaudit.report.tables import Table, judges_table, naive_table, results_table, to_latex, to_markdown
@@ -26,6 +26,7 @@ from diffaudit.report.wording import (
     row_metrics,
     signed_points,
 )
+from diffaudit.study.health import health_lines
 
 Json = Mapping[str, Any]
 
@@ -87,6 +88,7 @@ def write_report(run: Path) -> Path:
             groups=class_groups(folder.path, records),
             judges=list(metrics["judges"]),
             svgs=svgs,
+            health=health_lines(read_health(folder.health)),
             glossary=(*MEASURES, *attribute_measures(metrics)),
             settings=folder.settings.read_text(encoding="utf-8") if folder.settings.is_file() else "",
         )
