@@ -7,6 +7,7 @@ the *judges'* identity encoder. Spread is the mean distance between the embeddin
 
 import argparse
 import itertools
+from pathlib import Path
 
 import torch
 
@@ -14,7 +15,7 @@ from diffaudit.build import build_encoder
 from diffaudit.models.bundled import bundled_folder
 from diffaudit.models.nearest_mean import class_means, nearest_mean_classifier
 from diffaudit.models.prior import DiffusionPrior
-from diffaudit.settings import BundledModel
+from diffaudit.settings import TrainedModel
 from diffaudit.training.pool import rendered_pool
 from diffaudit.training.populations import public_identities, unseen_identities
 from diffaudit.training.prior import drawn_pictures
@@ -24,6 +25,7 @@ from diffaudit.training.prior import drawn_pictures
 def main() -> None:
     """Print one line per setting."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", type=Path, help="what `diffaudit train` wrote (default: the bundled models)")
     parser.add_argument("--people", type=int, default=100)
     parser.add_argument("--each", type=int, default=2)
     parser.add_argument("--steps", type=int, nargs="+", default=[10])
@@ -32,8 +34,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    prior = DiffusionPrior.load(bundled_folder("prior"))
-    encoder, judge = (build_encoder(BundledModel(name=name)) for name in ("identity", "judge-identity"))
+    models = arguments.models or bundled_folder("prior").parent
+    prior = DiffusionPrior.load(models / "prior")
+    encoder, judge = (build_encoder(TrainedModel(folder=models / name)) for name in ("identity", "judge-identity"))
     people = rendered_pool(unseen_identities()[: arguments.people], 8, seed=17)
     recogniser = nearest_mean_classifier(judge, people.images, people.labels)
     embeddings = torch.cat([encoder(part.float() / 255) for part in people.images.split(256)])

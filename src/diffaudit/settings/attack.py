@@ -38,7 +38,7 @@ class TrainingImage(Section):
     steps: Positive = 4
     gradient_steps: Positive = 2
     strength: Share = 0.9
-    guidance_scale: Annotated[Real, Field(ge=1)] = 4.5
+    guidance_scale: Annotated[Real, Field(ge=1)] = 3.0
 
     @model_validator(mode="after")
     def _no_more_gradient_than_steps(self) -> Self:
@@ -125,7 +125,7 @@ class Sampling(Section):
 
     steps: Positive = 10
     strength: Share = 0.9
-    guidance_scale: Annotated[Real, Field(ge=1)] = 4.5
+    guidance_scale: Annotated[Real, Field(ge=1)] = 3.0
     classifier_guidance: Weight = 0.0
     """By which share of the noise the target turns it at most; 0: not at all."""
     classifier_guidance_every: Positive = 2

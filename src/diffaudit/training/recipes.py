@@ -45,7 +45,7 @@ RECIPES: Mapping[str, Recipe] = {
     "judge-depthwise": Recipe("classifier", "depthwise", 23, 32, _schedule(1600), 3003, 96, 0.3, 0.05),
     "judge-identity": Recipe("encoder", "depthwise", 12, 32, _schedule(2000), erase=0.3),
     "judge-factors": Recipe("factors", "plain", 32, 32, _schedule(4000)),
-    "prior": Recipe("prior", "unet", 5, 32, _schedule(18000, 1.5e-3, 0.999, warmup=300, weight_decay=0.01)),
+    "prior": Recipe("prior", "unet", 5, 32, _schedule(16600, 1.5e-3, 0.999, warmup=300, weight_decay=0.01)),
 }
 BUNDLED = tuple(RECIPES)
 """Every model in the order in which they are made. The prior comes last: it needs the autoencoder and the identity
