@@ -143,5 +143,5 @@ def test_json_is_json(tmp_path: Path) -> None:
 def test_everything_of_a_run_lies_inside_it(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     places = {getattr(run, name) for name, value in vars(RunFolder).items() if isinstance(value, property)}
-    assert len(places) == 9
-    assert all(place.parent == tmp_path for place in places)
+    assert len(places) == 10
+    assert all(place.parent == (run.checkpoints if place == run.training else tmp_path) for place in places)

@@ -10,8 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from diffaudit.errors import InvalidSetting, RunConflict, ThreatModelViolation
 from diffaudit.events import Event
@@ -64,8 +66,13 @@ def test_pairs_of_rows_share_sources_and_noise(tiny_values: dict[str, Any], tmp_
     for stage in tiny_values["stages"]:
         stage["steps"] = 0
     folder = run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")
-    attack, start = (sorted((folder / "images" / row).glob("*.png")) for row in ("attack", "start"))
-    assert [path.read_bytes() for path in attack] == [path.read_bytes() for path in start]
+    attack, start = (
+        [np.asarray(Image.open(path)).astype(int) for path in sorted((folder / "images" / row).glob("*.png"))]
+        for row in ("attack", "start")
+    )
+    # An anchor that is normalised once more may round another way.
+    assert len(attack) == len(start) == 4
+    assert all(abs(one - other).max() <= 1 for one, other in zip(attack, start, strict=True))
 
 
 @pytest.mark.parametrize("moment", [1, 4, 7, 9, 11])

@@ -55,7 +55,7 @@ def test_a_scheme_evaluates_its_terms(tiny_values: dict[str, Any], tmp_path: Pat
     assert moved == ({"prior", "cls", "id", "perc"} if scheme == "D" else set())
 
 
-@pytest.mark.parametrize("moment", [3, 5, 7])
+@pytest.mark.parametrize("moment", [5, *(pytest.param(moment, marks=pytest.mark.slow) for moment in (3, 7))])
 def test_all_schemes_together_go_on_to_the_same_bits(tiny_values: dict[str, Any], tmp_path: Path, moment: int) -> None:
     """With the bank, learned centres, learned weights and looks at the health in the checkpoint."""
     settings = check_settings(complete(tiny_values))

@@ -22,8 +22,8 @@ def turned_noise(epsilon: Tensor, gradient: Tensor, spread: Tensor, strength: Te
     with the gradient's length taken out.
 
     >>> one = torch.ones(1, 1, 1, 1)
-    >>> turned_noise(2 * one, 5 * one, torch.tensor([0.5]), torch.tensor([0.1])).item()
-    1.9...
+    >>> turned_noise(2 * one, 5 * one, torch.tensor([0.5]), torch.tensor([0.25])).item()
+    1.75
     """
     length = gradient.flatten(1).norm(dim=1)
     direction = gradient / length.clamp(min=torch.finfo(gradient.dtype).tiny)[:, None, None, None]
