@@ -51,7 +51,7 @@ class Recipe:
 RECIPES = {
     "autoencoder": Recipe(41, 16, Schedule(steps=500, rate=1e-3, average=0.99)),
     "decoder": Recipe(45, 16, Schedule(steps=300, rate=1e-3, average=0.99)),
-    "prior": Recipe(42, 16, Schedule(steps=600, rate=7e-4, average=0.99)),
+    "prior": Recipe(42, 16, Schedule(steps=1500, rate=7e-4, average=0.99)),
     "target": Recipe(43, 32, Schedule(steps=300, rate=1e-3, weight_decay=0.05, average=0.99), "residual", 0.3),
     "judge": Recipe(44, 32, Schedule(steps=400, rate=1e-3, weight_decay=0.05, average=0.99), "plain", 0.5, 0.05),
 }

@@ -19,7 +19,7 @@ from diffaudit.inversion.state import TrainingState, stage_optimiser
 from diffaudit.inversion.training import StepReport, train_stage
 from diffaudit.models.prior import DiffusionPrior
 from diffaudit.objective import Entry, Objective
-from diffaudit.terms import IdentityCosine, PriorNoise
+from diffaudit.terms import Diversity, IdentityCosine, PriorNoise
 from diffaudit.terms.base import Term
 from diffaudit.weighting import Fixed
 
@@ -109,6 +109,17 @@ def test_classes_come_evenly(state: TrainingState, batch: int) -> None:
     counts = [int((target == label).sum()) for label in state.attacker.classes]
     assert sum(counts) == batch
     assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize("batch", [4, 5, 10])
+def test_classes_come_in_pairs_where_a_term_compares_classmates(attacker: Attacker, batch: int) -> None:
+    """Else diversity would be 0 wherever a batch is no larger than the number of classes."""
+    objective = Objective([Entry(name="div", group="perc", term=Diversity())], Fixed({"perc": 1.0}))
+    state = TrainingState(TableEmbedding(attacker.pseudo_anchors(4)), attacker, objective)
+    target = drawn(state, plan=replace(EMBED, batch=batch)).target
+    counts = sorted(int((target == label).sum()) for label in attacker.classes)
+    assert sum(counts) == batch
+    assert counts[-(batch // 2) :] == [2] * (batch // 2)
 
 
 @pytest.mark.parametrize("classes", [1, 2, 5])

@@ -29,7 +29,8 @@ def draw_candidate(
     without gradient, to be watched.
     """
     attacker = state.attacker
-    rows = _even_rows(len(attacker.classes), plan.batch, generator)
+    each = 2 if state.compares_classmates else 1
+    rows = _even_rows(len(attacker.classes), plan.batch, generator, each=each)
     sources = torch.randint(len(attacker.public), (plan.batch,), generator=generator)
     source = attacker.public.at(sources)
     embeddings = _identities(state, plan, rows, sources, step)
@@ -124,7 +125,8 @@ def _prior_draw(
     return noise, prediction, 1 - timesteps / (prior.num_train_timesteps - 1)
 
 
-def _even_rows(classes: int, count: int, generator: torch.Generator) -> Tensor:
-    """``count`` class rows in which no class comes up twice before all have come up once."""
-    rounds: Sequence[Tensor] = [torch.randperm(classes, generator=generator) for _ in range(-(-count // classes))]
-    return torch.cat(list(rounds))[:count]
+def _even_rows(classes: int, count: int, generator: torch.Generator, *, each: int = 1) -> Tensor:
+    """``count`` class rows, ``each`` of a class together; none comes up again before all have come up once."""
+    groups = -(-count // each)
+    rounds: Sequence[Tensor] = [torch.randperm(classes, generator=generator) for _ in range(-(-groups // classes))]
+    return torch.cat(list(rounds))[:groups].repeat_interleave(each)[:count]

@@ -12,7 +12,7 @@ from diffaudit.inversion.generator import lora_parameters
 from diffaudit.inversion.plans import StagePlan
 from diffaudit.models.negatives import NegativeBank
 from diffaudit.objective import Objective
-from diffaudit.terms import LearnedCentre
+from diffaudit.terms import BatchTerm, LearnedCentre
 
 SLOW = 0.1
 """Share of a stage's rate at which learned centres and weights move."""
@@ -42,6 +42,11 @@ class TrainingState:
             return {"centres": [], "sigmas": []}
         centres = [term.centres for term in self.objective.terms.values() if isinstance(term, LearnedCentre)]
         return {"centres": centres, "sigmas": list(self.objective.weighting.parameters())}
+
+    @property
+    def compares_classmates(self) -> bool:
+        """Whether some term compares the images of a class with one another: a batch then holds two of each."""
+        return self.objective is not None and any(isinstance(t, BatchTerm) for t in self.objective.terms.values())
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything by name, for a checkpoint."""
