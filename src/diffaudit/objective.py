@@ -1,7 +1,7 @@
 """The objective: named terms and a weighting, from a candidate to the value that the loop descends."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -102,7 +102,8 @@ class Objective(nn.Module):
         self.weighting = weighting
         self._places = {entry.name: (entry.group, entry.factor) for entry in entries}
 
-    def forward(self, candidate: Candidate, step: int) -> Scored:
+    def forward(self, candidate: Candidate, step: int, shares: Mapping[str, float] | None = None) -> Scored:
+        """The value of ``candidate`` at ``step``; ``shares`` multiply groups by name before the weighting sees them."""
         weights = self.weighting.weights(step)
         groups: dict[str, Tensor] = {}
         terms: dict[str, Tensor] = {}
@@ -113,6 +114,9 @@ class Objective(nn.Module):
                 scaled = self.scales[name](value) if name in self.scales else value
                 groups[group] = groups[group] + factor * scaled if group in groups else factor * scaled
             terms[name] = value
+        for group, share in (shares or {}).items():
+            if group in groups:
+                groups[group] = share * groups[group]
         parts = {name: value.detach() for name, value in terms.items()}
         return Scored(self.weighting(groups, step), parts, terms, groups)
 

@@ -1,6 +1,7 @@
 """Looks at a step: by hand, and without a trace in what is trained."""
 
 import math
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -187,8 +188,8 @@ class LookedAt(Objective):
     parameters_looked_at: tuple[nn.Parameter, ...] = ()
     points: tuple[HealthPoint, ...] = ()
 
-    def forward(self, candidate: Candidate, step: int) -> Scored:
-        scored: Scored = super().forward(candidate, step)
+    def forward(self, candidate: Candidate, step: int, shares: Mapping[str, float] | None = None) -> Scored:
+        scored: Scored = super().forward(candidate, step, shares)
         point = health_point("embed", step, candidate, scored, self.parameters_looked_at, self.weighting)
         self.points = (*self.points, point)
         return scored

@@ -317,6 +317,19 @@ def test_the_rate_warms_up_and_decays() -> None:
     assert EMBED.rate_factor(0) == 1.0
 
 
+def test_in_a_hybrid_stage_the_attack_counts_as_much_as_the_label(state: TrainingState) -> None:
+    """Of four steps the first is the source's own: no gradient reaches the label embedding or asks for the class."""
+    plan = replace(EMBED, condition="hybrid")
+    shares = [0.0, 0.5 - 0.5 * math.cos(math.pi / 4), 0.5, 0.5 + 0.5 * math.cos(math.pi / 4)]
+    assert [plan.attack_shares(step)["id"] for step in range(4)] == pytest.approx(shares)
+    candidates, reports = trained(state, plan)
+    assert [report.weights["id"] for report in reports] == pytest.approx(shares)
+    plain = [float(IdentityCosine()(candidate).detach().mean()) for candidate in candidates]
+    assert [report.value for report in reports] == pytest.approx([a * b for a, b in zip(shares, plain, strict=True)])
+    assert reports[0].gradient_norm == 0
+    assert EMBED.attack_shares(2) == {}
+
+
 def test_each_group_has_its_own_rate(state: TrainingState) -> None:
     plan = replace(EMBED, trains=("lora", "embedding"), rates={"lora": 0.2, "embedding": 0.01}, steps=8, warmup=2)
     rates: list[list[float]] = []

@@ -77,12 +77,16 @@ def draw_candidate(
 
 def _identities(state: TrainingState, plan: StagePlan, rows: Tensor, sources: Tensor, step: int) -> Tensor:
     """Unit embeddings ``(B, D)`` that the pictures are made under: the labels', the sources' own, or between them."""
-    share = plan.label_share(step)
     own = state.attacker.public.embeddings[sources]
-    if share == 0:
-        return own
     sought: Tensor = state.embedding(rows)
-    return sought if share == 1 else nn.functional.normalize((1 - share) * own + share * sought, dim=1)
+    share = plan.label_share(step)
+    match plan.condition:
+        case "label":
+            return sought
+        case "image":
+            return own
+        case "hybrid":
+            return nn.functional.normalize((1 - share) * own + share * sought, dim=1)
 
 
 def _negatives(state: TrainingState, rows: Tensor, generator: torch.Generator, number: int) -> Negatives | None:

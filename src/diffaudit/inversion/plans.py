@@ -16,6 +16,10 @@ class ImagePlan:
     guidance_scale: float
 
 
+ATTACK_GROUPS = ("cls", "id")
+"""The groups of terms that seek the class."""
+
+
 @dataclass(frozen=True)
 class StagePlan:
     """One stage: ``trains`` names parameter groups (`embedding`, `lora`, `projector`), rates are per group."""
@@ -46,6 +50,14 @@ class StagePlan:
                 return 0.0
             case "hybrid":
                 return 0.5 * (1 - math.cos(math.pi * step / self.steps))
+
+    def attack_shares(self, step: int) -> dict[str, float]:
+        """By how much the terms that seek the class count at ``step`` of a hybrid stage, by group; else empty.
+
+        As much as the label has its part in the condition: a picture under its source's own identity that had to
+        please the classifier would teach the generator to draw the class whatever it is asked for.
+        """
+        return dict.fromkeys(ATTACK_GROUPS, self.label_share(step)) if self.condition == "hybrid" else {}
 
     def rate_factor(self, step: int) -> float:
         """Share of the full rate at ``step``: linear warm-up, cosine decay to zero."""

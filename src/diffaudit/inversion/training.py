@@ -68,7 +68,8 @@ def train_stage(
             group["lr"] = group["base_rate"] * plan.rate_factor(step)
         weights = objective.weighting.weights(number)
         candidate = draw_candidate(state, plan, image, anchors, generator, step=step, prior_weight=weights.get("prior"))
-        scored = objective(candidate, number)
+        shares = plan.attack_shares(step)
+        scored = objective(candidate, number, shares)
         require_finite("value", scored.value, scored.parts, step=number)
         health = None
         if look_every is not None and number % look_every == 0:
@@ -85,7 +86,8 @@ def train_stage(
             hits = float((candidate.logits.argmax(1) == candidate.target).double().mean())
             parts = {name: float(value.mean()) for name, value in scored.parts.items()}
             value = float(scored.value.detach().mean())
-            on_step(StepReport(plan.name, step, parts, weights, value, float(norm), hits, health), optimiser)
+            counted = {group: weight * shares.get(group, 1.0) for group, weight in weights.items()}
+            on_step(StepReport(plan.name, step, parts, counted, value, float(norm), hits, health), optimiser)
 
 
 def _loss(
