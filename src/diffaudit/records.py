@@ -190,6 +190,10 @@ class RunFolder:
         """PNG files, a folder a row, and `reference`, `source`."""
         return self.path / "images"
 
+    def is_finished(self) -> bool:
+        """Whether the folder holds a run, whole."""
+        return self.manifest.is_file() and json.loads(self.manifest.read_text(encoding="utf-8"))["state"] == "finished"
+
     @property
     def checkpoints(self) -> Path:
         """Training states, and the rows that were drawn already."""

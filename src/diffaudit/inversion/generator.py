@@ -109,10 +109,7 @@ class Generator:
         """The clean latent implied by a single prediction at ``timesteps (B,)``."""
         condition, null = self.conditions(embeddings, guidance_scale)
         noisy = self.prior.add_noise(latents, noise, timesteps)
-        if null is None:
-            epsilon = self.prior.epsilon(noisy, timesteps, condition)
-        else:
-            epsilon = self.prior.guided_epsilon(noisy, timesteps, condition, null, guidance_scale)
+        epsilon = self.prior.guided_epsilon(noisy, timesteps, condition, null, guidance_scale)
         return self.prior.clean(noisy, epsilon, timesteps)
 
 

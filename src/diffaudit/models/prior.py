@@ -163,14 +163,14 @@ class DiffusionPrior(nn.Module):
         return (latents - signal * output) / spread.clamp(min=1e-4)
 
     def guided_epsilon(
-        self, latents: Tensor, timesteps: Tensor, condition: Condition, null: Condition, scale: float
+        self, latents: Tensor, timesteps: Tensor, condition: Condition, null: Condition | None, scale: float
     ) -> Tensor:
         r"""Classifier-free guidance :math:`\epsilon_0 + s (\epsilon_c - \epsilon_0)` in one batched call.
 
-        At ``scale`` 1 the null condition is not asked. Ho and Salimans, *Classifier-Free Diffusion Guidance*, 2022,
-        arXiv 2207.12598.
+        At ``scale`` 1, or without a null condition, only the condition is asked. Ho and Salimans, *Classifier-Free
+        Diffusion Guidance*, 2022, arXiv 2207.12598.
         """
-        if scale == 1:
+        if null is None or scale == 1:
             return self.epsilon(latents, timesteps, condition)
         both = self.epsilon(latents.repeat(2, 1, 1, 1), timesteps.repeat(2), null.followed_by(condition))
         without, with_condition = both.chunk(2)

@@ -48,20 +48,9 @@ def ddim(
     current = prior.add_noise(latents, noise, schedule[0])
     for index, (now, onward) in enumerate(pairwise(schedule)):
         with torch.set_grad_enabled(torch.is_grad_enabled() and index >= first_with_gradient):
-            epsilon_of = partial(_epsilon, prior, now, condition, null, guidance_scale)
+            epsilon_of = partial(
+                prior.guided_epsilon, timesteps=now, condition=condition, null=null, scale=guidance_scale
+            )
             epsilon = epsilon_of(current) if guide is None else guide(current, now, epsilon_of, index)
             current = prior.ddim_step(current, epsilon, now, onward)
     return current
-
-
-def _epsilon(
-    prior: DiffusionPrior,
-    timesteps: Tensor,
-    condition: Condition,
-    null: Condition | None,
-    guidance_scale: float,
-    latents: Tensor,
-) -> Tensor:
-    if null is None:
-        return prior.epsilon(latents, timesteps, condition)
-    return prior.guided_epsilon(latents, timesteps, condition, null, guidance_scale)

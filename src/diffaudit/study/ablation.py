@@ -4,10 +4,9 @@ A finished run is never made again and a stopped one goes on, so that the same c
 rows added to the file later join those that are there.
 """
 
-import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,10 @@ from diffaudit.events import Event
 from diffaudit.records import RunFolder, write_json
 from diffaudit.settings import InversionSettings, dump_settings
 from diffaudit.study.ablation_settings import Ablation
-from diffaudit.study.ablation_table import ablation_table
+from diffaudit.study.ablation_table import ablation_table, run_folder
 from diffaudit.study.public_cache import PublicCache
+from diffaudit.study.run import Watcher
 from diffaudit.study.runner import run_inversion
-
-Watcher = Callable[[Event], None]
 
 FAILURES = (DiffauditError, ArithmeticError, LookupError, OSError, RuntimeError, ValueError)
 """What a run may fail with and leave the others be: settings, numbers, disks, memory. Anything else is our fault."""
@@ -38,12 +36,6 @@ class PlannedRun:
     seed: int
     settings: InversionSettings
     folder: Path
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the folder holds this run, whole."""
-        manifest = RunFolder(self.folder).manifest
-        return manifest.is_file() and json.loads(manifest.read_text(encoding="utf-8"))["state"] == "finished"
 
 
 def run_ablation(
@@ -66,7 +58,7 @@ def run_ablation(
     watch = on_event or (lambda event: None)
     runs = planned_runs(ablation, folder)
     _refuse_at_the_door(ablation, runs)
-    waiting = [run for run in runs if not run.is_finished]
+    waiting = [run for run in runs if not RunFolder(run.folder).is_finished()]
     done = len(runs) - len(waiting)
     watch(Event("ablate", done, len(runs), {}, f"{done} of {len(runs)} runs are finished already" if done else ""))
     attempts = _in_turn if workers == 1 else _side_by_side
@@ -93,11 +85,6 @@ def planned_runs(ablation: Ablation, folder: Path) -> list[PlannedRun]:
         for seed in ablation.settings.seeds
         for row in ablation.rows
     ]
-
-
-def run_folder(folder: Path, key: str, seed: int) -> Path:
-    """Where the run of a row at a seed lies."""
-    return folder / "runs" / key / str(seed)
 
 
 def _refuse_at_the_door(ablation: Ablation, runs: Sequence[PlannedRun]) -> None:

@@ -74,6 +74,11 @@ def ablation_table(
     }
 
 
+def run_folder(folder: Path, key: str, seed: int) -> Path:
+    """Where the run of a row at a seed lies."""
+    return folder / "runs" / key / str(seed)
+
+
 def settings_hash(ablation: Ablation) -> str:
     """SHA-256 of every row's resolved settings and the seeds."""
     digest = hashlib.sha256(json.dumps(ablation.settings.seeds).encode())
@@ -118,12 +123,8 @@ def _measured_rows(ablation: Ablation, folder: Path, notes: list[str]) -> list[T
 
 
 def _finished_runs(ablation: Ablation, folder: Path, row: PlannedRow) -> dict[int, RunFolder]:
-    runs = {seed: RunFolder(folder / "runs" / row.key / str(seed)) for seed in ablation.settings.seeds}
-    return {
-        seed: run
-        for seed, run in runs.items()
-        if run.manifest.is_file() and json.loads(run.manifest.read_text(encoding="utf-8"))["state"] == "finished"
-    }
+    runs = {seed: RunFolder(run_folder(folder, row.key, seed)) for seed in ablation.settings.seeds}
+    return {seed: run for seed, run in runs.items() if run.is_finished()}
 
 
 def _of_row(records: Mapping[int, Sequence[Record]], row: str) -> dict[int, list[Record]]:

@@ -119,7 +119,7 @@ def _oracle(run: Run, attacker: Attacker, judge: Judge) -> Reconstructions:
 
 
 def _judge(run: Run, attacker: Attacker, judge: Judge, rows: dict[str, Reconstructions]) -> None:
-    """Writes every row's pictures and records; rows that are recorded already are left alone."""
+    """Writes every row's pictures, and the records of all rows at once."""
     judged = [
         Judged(name, r.images, r.labels, r.sources, attacker.public.images[r.sources])
         for name, r in sorted(rows.items(), key=lambda item: ("attack", "start", "oracle").index(item[0]))
