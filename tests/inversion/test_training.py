@@ -146,6 +146,16 @@ def test_the_image_is_what_the_classifier_and_the_encoder_saw(state: TrainingSta
     torch.testing.assert_close(candidate.embedding, attacker.encoder(candidate.image))
 
 
+def test_the_target_may_be_shown_a_random_view_of_the_image(
+    state: TrainingState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffaudit.inversion.candidates.random_view", lambda images, generator: images.flip(-1))
+    plain, viewed = drawn(state), drawn(state, image=replace(ROLLOUT, random_view=True))
+    assert torch.equal(viewed.image, plain.image)
+    assert torch.allclose(viewed.logits, state.attacker.classifier.logits(plain.image.flip(-1)))
+    assert not torch.allclose(viewed.logits, plain.logits)
+
+
 def test_the_anchor_is_the_label_embedding_detached(state: TrainingState) -> None:
     candidate = drawn(state)
     rows = torch.searchsorted(state.attacker.classes, candidate.target)

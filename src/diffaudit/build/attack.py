@@ -131,7 +131,7 @@ def build_stages(settings: s.InversionSettings) -> list[StagePlan]:
 
 def build_image_plan(setting: s.TrainingImage) -> ImagePlan:
     """How training images are made."""
-    return ImagePlan(setting.mode, setting.steps, setting.gradient_steps, setting.strength, setting.guidance_scale)
+    return ImagePlan(**setting.model_dump())
 
 
 def build_sample_plan(setting: s.Sampling, *, attack: bool) -> SamplePlan:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from diffaudit.candidate import Candidate
 from diffaudit.inversion.generator import Generator
 from diffaudit.inversion.plans import ImagePlan, StagePlan
+from diffaudit.inversion.selection import random_view
 from diffaudit.inversion.state import TrainingState
 from diffaudit.models.conditioning import Condition
 from diffaudit.models.negatives import Negatives
@@ -53,7 +54,7 @@ def draw_candidate(
         timesteps = torch.randint(top, (plan.batch,), generator=generator)
         clean = model.one_step(latents, noise, embeddings, timesteps, guidance_scale=image.guidance_scale)
     picture = attacker.prior.decode(clean)
-    outputs = attacker.classifier(picture)
+    outputs = attacker.classifier(random_view(picture, generator) if image.random_view else picture)
     drawn: tuple[Tensor, Tensor, Tensor] | tuple[None, None, None] = (None, None, None)
     if prior_weight is not None:
         with torch.set_grad_enabled(prior_weight > 0):

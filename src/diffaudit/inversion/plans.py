@@ -14,6 +14,8 @@ class ImagePlan:
     gradient_steps: int
     strength: float
     guidance_scale: float
+    random_view: bool = False
+    """Whether the target sees the picture mirrored, moved and lit at random, as selection does, or as it is."""
 
 
 ATTACK_GROUPS = ("cls", "id")

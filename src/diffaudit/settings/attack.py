@@ -39,6 +39,9 @@ class TrainingImage(Section):
     gradient_steps: Positive = 2
     strength: Share = 0.9
     guidance_scale: Annotated[Real, Field(ge=1)] = 3.0
+    random_view: bool = False
+    """Whether the target is shown the picture mirrored, moved and lit at random: what fools it at one spot alone does
+    not count."""
 
     @model_validator(mode="after")
     def _no_more_gradient_than_steps(self) -> Self:
