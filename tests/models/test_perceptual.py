@@ -2,7 +2,7 @@ import torch
 from torch import Tensor, nn
 
 from diffaudit.models.networks import Network, PlainNetwork
-from diffaudit.models.perceptual import PerceptualFeatures, perceptual_distance
+from diffaudit.models.perceptual import PerceptualFeatures, perceptual_distance, unit_channels
 
 
 class TwoMaps(Network):
@@ -49,8 +49,14 @@ def test_every_image_has_its_own_distance() -> None:
     torch.testing.assert_close(together, alone)
 
 
-def test_maps_have_unit_channels() -> None:
-    maps = PerceptualFeatures(PlainNetwork(4).eval(), size=64)(torch.rand(1, 3, 16, 16))
+def test_maps_are_the_network_s_own() -> None:
+    network, images = PlainNetwork(4).eval(), torch.rand(1, 3, 64, 64)
+    for layer, own in zip(PerceptualFeatures(network)(images), network.maps(images), strict=True):
+        assert torch.equal(layer, own)
+
+
+def test_unit_channels() -> None:
+    maps = unit_channels(PerceptualFeatures(PlainNetwork(4).eval(), size=64)(torch.rand(1, 3, 16, 16)))
     assert len(maps) == 3
     for layer in maps:
         norms = layer.norm(dim=1)

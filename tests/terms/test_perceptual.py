@@ -129,6 +129,14 @@ def test_equal_weights_give_the_distance_that_judges_measure() -> None:
     torch.testing.assert_close(found, perceptual_distance(features, first, second))
 
 
+def test_the_plain_term_sees_how_loud_features_are() -> None:
+    features, image = PerceptualFeatures(Pyramid()), torch.full((1, 3, 4, 4), 0.25)
+    louder = candidate_with(3 * image, image)
+    layers = [(0.75**power - 0.25**power) ** 2 for power in (1, 2, 3)]
+    assert Perceptual(features)(louder).item() == pytest.approx(sum(layers))
+    assert HierarchicalPerceptual(features)(louder).item() == pytest.approx(0, abs=1e-6)
+
+
 def test_without_normalised_channels_the_layer_of_largest_activations_decides() -> None:
     generator = torch.Generator().manual_seed(0)
     first, second = ([torch.rand(1, 4, 4, 4, generator=generator) for _ in range(3)] for _ in range(2))

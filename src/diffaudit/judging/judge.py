@@ -13,7 +13,7 @@ from diffaudit.judging.success import topk_success
 from diffaudit.models.attributes import AttributeEstimator
 from diffaudit.models.classifier import Classifier
 from diffaudit.models.identity import IdentityEncoder
-from diffaudit.models.perceptual import PerceptualFeatures, perceptual_distance
+from diffaudit.models.perceptual import PerceptualFeatures, perceptual_distance, unit_channels
 from diffaudit.records import JudgeVote, Record
 
 
@@ -150,7 +150,7 @@ class Judge:
     def _diversity(self, pictures: Tensor, labels: Tensor) -> Tensor | None:
         if int(labels.unique(return_counts=True)[1].min()) < 2:
             return None
-        maps = self._instruments.perceptual(pictures)
+        maps = unit_channels(self._instruments.perceptual(pictures))
         # One vector an image whose squared distances are the perceptual distance: layers scaled by their size.
         flat = torch.cat([layer.flatten(1) / (layer.shape[2] * layer.shape[3]) ** 0.5 for layer in maps], dim=1)
         return pairwise_distance(flat, labels, lambda a, b: (a - b).square().sum(1))

@@ -1,5 +1,7 @@
 """A small perceptual feature network: what two pictures look like, beyond their pixels."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -8,7 +10,7 @@ from diffaudit.models.networks import Network
 
 
 class PerceptualFeatures(nn.Module):
-    """Feature maps ``images (B, 3, H, W) -> [(B, C_l, H_l, W_l), ...]`` of a frozen network, channel-normalised."""
+    """Feature maps ``images (B, 3, H, W) -> [(B, C_l, H_l, W_l), ...]`` of a frozen network, as they are."""
 
     def __init__(self, network: Network, *, size: int | None = None) -> None:
         super().__init__()
@@ -18,8 +20,19 @@ class PerceptualFeatures(nn.Module):
             parameter.requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        maps = self.network.maps(resized(images, self.size))
-        return [nn.functional.normalize(layer, dim=1) for layer in maps]
+        return self.network.maps(resized(images, self.size))
+
+
+def unit_channels(maps: Sequence[Tensor]) -> list[Tensor]:
+    """The feature maps with channels of length 1 at every place, so that a layer's loudness says nothing.
+
+    For measuring alone: at channels that are all 0 its gradient is up to 1e12, so the loss
+    (:func:`~diffaudit.terms.hierarchical_distance`) smooths the norm.
+
+    >>> unit_channels([torch.tensor([[[[3.0]], [[4.0]]]])])[0].flatten()
+    tensor([0.6000, 0.8000])
+    """
+    return [nn.functional.normalize(layer, dim=1) for layer in maps]
 
 
 def perceptual_distance(features: PerceptualFeatures, first: Tensor, second: Tensor) -> Tensor:
@@ -28,5 +41,5 @@ def perceptual_distance(features: PerceptualFeatures, first: Tensor, second: Ten
     The form of LPIPS without its learned channel weights (Zhang et al., *The Unreasonable Effectiveness of Deep
     Features*, 2018, arXiv 1801.03924), on features trained on procedural faces: not to be called LPIPS.
     """
-    pairs = zip(features(first), features(second), strict=True)
+    pairs = zip(unit_channels(features(first)), unit_channels(features(second)), strict=True)
     return torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in pairs]).sum(0)
