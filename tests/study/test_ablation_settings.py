@@ -34,6 +34,22 @@ def test_a_row_is_the_base_then_its_mode_then_itself(load: Load, ablation_values
     assert [row.settings.classes for row in (one_step, scheme)] == [list(range(8))] * 2
 
 
+def test_the_ablation_sets_what_rows_may_not(load: Load, ablation_values: dict[str, Any]) -> None:
+    ablation_values |= {
+        "set": {"attack.public.kind": "faces", "attack.public.identities": 300, "image.steps": 5, "stages.0.batch": 6},
+        "modes": {"rollout": {"image.steps": 3}},
+        "rows": [
+            {"name": "baseline", "mode": "rollout"},
+            {"name": "B", "mode": "rollout", "set": {"stages.0.batch": 2}},
+        ],
+    }
+    baseline, scheme = (row.settings for row in load(ablation_values).rows)
+    assert (baseline.attack.public.identities, scheme.attack.public.identities) == (300, 300)  # type: ignore[union-attr]
+    assert (baseline.image.steps, baseline.stages[0].batch, scheme.stages[0].batch) == (3, 6, 2)
+    ablation_values["set"]["seed"] = 4
+    assert "should leave `seed` to the ablation and its base. Found 4." in faults_of(load, ablation_values)
+
+
 def test_reference_rows_are_drawn_once(load: Load, ablation_values: dict[str, Any]) -> None:
     ablation_values["rows"] = [
         {"name": "B", "mode": "rollout"},

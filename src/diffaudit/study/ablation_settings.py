@@ -16,8 +16,10 @@ from diffaudit.settings.base import Count, FolderName, Positive, Section, Seed
 
 REFERENCES = ("start", "oracle", "upper", "lower")
 """Rows that are read from the baseline's runs and never run: the start of every attack, its ceiling, photographs."""
-GIVEN = ("audit", "name", "seed", "classes", "threads", "reference_rows", "attack", "judging")
-"""What a row may not set: it is the ablation's to give, or rows would not be comparable."""
+GIVEN = ("audit", "name", "seed", "classes", "threads", "reference_rows")
+"""What the ablation has keys of its own for, or gives every run by itself."""
+SHARED = ("attack", "judging")
+"""What a row may not set either, or rows would not be comparable: the ablation sets it for all of them."""
 
 Mode = Literal["one_step", "rollout", None]
 RowName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
@@ -48,6 +50,7 @@ class AblationSettings(Section):
 
     Attributes:
         base: a settings file, relative to the ablation's, or the bare name of a shipped one.
+        set: what every row sets on top of the base, before its mode: the attacker's pictures and models, the judges.
         classes: instead of the base's; every row and seed attacks the same ones.
         threads: of each run, instead of the base's; it is part of what makes a run repeatable to the bit.
         modes: what every row of a mode sets, before its own.
@@ -61,6 +64,7 @@ class AblationSettings(Section):
     audit: Literal["inversion"] = "inversion"
     name: FolderName = "ablation"
     base: str = "quick"
+    set: dict[str, Any] = Field(default_factory=dict)
     seeds: list[Seed] = Field(default=[0, 1, 2], min_length=1)
     classes: Literal["all"] | Annotated[list[Count], Field(min_length=1)] | None = None
     threads: Positive | None = None
@@ -144,9 +148,10 @@ def _resolved(
     """The row in one mode; its faults go to ``found``."""
     key = row_key(row.name, mode)
     overrides: dict[str, Any] = {}
-    for group in ({} if mode is None else settings.modes.get(mode, {}), row.set):
+    by_mode = {} if mode is None else settings.modes.get(mode, {})
+    for group, barred in ((settings.set, GIVEN), (by_mode, GIVEN + SHARED), (row.set, GIVEN + SHARED)):
         for dotted, value in group.items():
-            if dotted.partition(".")[0] in GIVEN or (mode is not None and dotted == "image.mode"):
+            if dotted.partition(".")[0] in barred or (mode is not None and dotted == "image.mode"):
                 found.append(f"`{key}` should leave `{dotted}` to the ablation and its base. Found {value!r}.")
             overrides.pop(dotted, None)  # what is set last is laid over last
             overrides[dotted] = value
