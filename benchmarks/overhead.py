@@ -18,7 +18,6 @@ from torch import nn
 
 from diffaudit import build
 from diffaudit.inversion.attacker import Attacker
-from diffaudit.inversion.generator import add_lora
 from diffaudit.inversion.plans import StagePlan
 from diffaudit.inversion.state import TrainingState, stage_optimiser
 from diffaudit.inversion.training import StepReport, train_stage
@@ -106,12 +105,11 @@ def steps_of(
         parts.append(watch.taken())
         began = time.perf_counter()
 
-    objective = build.build_objective(settings, state.attacker, state.embedding)
     image = build.build_image_plan(settings.image)
     optimiser = stage_optimiser(state, plan)
     with timed(state.attacker, watch):
         began = time.perf_counter()
-        train_stage(state, objective, plan, image, optimiser, state.embedding, seed=settings.seed, on_step=on_step)
+        train_stage(state, plan, image, optimiser, state.embedding, seed=settings.seed, on_step=on_step)
     return walls[1:], parts[1:]
 
 
@@ -146,12 +144,9 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     attacker = build.build_attacker(settings)
     anchors = attacker.pseudo_anchors(settings.embedding.anchor_images)
-    embedding = build.build_embedding(settings.embedding, anchors, attacker.public.embeddings, seed=settings.seed)
-    if any("lora" in stage.trains for stage in settings.stages):
-        add_lora(attacker.prior, rank=settings.lora.rank, alpha=settings.lora.alpha, seed=settings.seed)
-    state = TrainingState(embedding, attacker)
     stages = [stage.model_copy(update={"steps": arguments.steps + 1}) for stage in settings.stages if stage.steps > 0]
     settings = settings.model_copy(update={"stages": stages})
+    state = build.build_state(settings, attacker, anchors)
     for plan in build.build_stages(settings):
         print_table(plan.name, *steps_of(state, settings, plan))
 

@@ -21,6 +21,7 @@ from diffaudit.data.rendering import render_faces
 from diffaudit.errors import InvalidSetting, MissingExtra, ThreatModelViolation, UnsafeArchive
 from diffaudit.inversion.embedding import ManifoldEmbedding, MlpEmbedding, TableEmbedding
 from diffaudit.judging.judge import Judge
+from diffaudit.models.attributes import harmonic_light
 from diffaudit.models.bundled import fingerprint
 from diffaudit.models.external import module_fingerprint
 from diffaudit.models.nearest_mean import NearestMean
@@ -276,6 +277,14 @@ def test_low_pass_light_is_measured_in_its_spread_over_public_pictures() -> None
     torch.testing.assert_close(found["illumination"], expected)
 
 
+def test_harmonic_light_is_nine_numbers_in_their_spread_over_public_pictures() -> None:
+    public = torch.randint(256, (6, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found = build.build_attributes(s.HarmonicLight(), public)(public / 255)["illumination"]
+    light = harmonic_light(public / 255)
+    torch.testing.assert_close(found, light / light.std(0, correction=0))
+    assert found.shape == (6, 9)
+
+
 def test_a_prior_is_a_folder_of_diffusers_layout(tiny_world: Path) -> None:
     prior = build.build_prior(s.PriorModel(kind="diffusers", location=str(tiny_world / "prior")))
     assert prior.projector is not None
@@ -323,6 +332,16 @@ def test_fixed_weights_are_those_above_zero() -> None:
 def test_a_run_in_which_nothing_weighs_anything_is_refused() -> None:
     with pytest.raises(InvalidSetting, match="above 0 for at least one group"):
         build.build_weighting(InversionSettings(weighting=s.FixedWeights(weights={"cls": 0.0})))
+
+
+def test_learned_weights_leave_out_what_has_no_terms_or_is_fixed_at_nothing() -> None:
+    bounded = s.TopKTerm(bounded=True)
+    weighting = s.UncertaintyWeights(fixed={"reg": 0.01, "prior": 0.0})
+    settings = InversionSettings(weighting=weighting, terms=s.Terms(cls=[bounded], perc=[]))
+    assert build.used_groups(settings) == ("cls", "id", "reg")
+    assert build.build_weighting(settings).weights(0).keys() == {"cls", "id", "reg"}
+    without = settings.model_copy(update={"terms": s.Terms(cls=[bounded], reg=[])})
+    assert build.used_groups(without) == ("cls", "id", "perc")
 
 
 def test_terms_without_any_weight_are_not_computed(tiny_settings: InversionSettings) -> None:

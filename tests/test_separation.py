@@ -66,14 +66,12 @@ def forbidden(root: object, judge: Judge) -> list[str]:
 def sides(tiny_settings: InversionSettings) -> tuple[TrainingState, Judge]:
     attacker = build.build_attacker(tiny_settings)
     anchors = attacker.pseudo_anchors(3)
-    embedding = build.build_embedding(tiny_settings.embedding, anchors, attacker.public.embeddings, seed=0)
-    return TrainingState(embedding, attacker), build.build_judge(tiny_settings.judging, attacker)
+    return build.build_state(tiny_settings, attacker, anchors), build.build_judge(tiny_settings.judging, attacker)
 
 
 def test_nothing_of_the_judges_can_be_reached_from_the_attack(sides: tuple[TrainingState, Judge]) -> None:
     state, judge = sides
-    objective_sees = [state, state.attacker, state.embedding]
-    assert forbidden(objective_sees, judge) == []
+    assert forbidden(state, judge) == []
 
 
 def test_the_walk_sees_the_attackers_own_models(sides: tuple[TrainingState, Judge]) -> None:
@@ -92,7 +90,7 @@ def test_a_leak_made_on_purpose_is_found(sides: tuple[TrainingState, Judge], lea
         "pictures": judge.private.images,
     }[leak]
     leaky = replace(state.attacker, prompt=secret)
-    assert forbidden(TrainingState(state.embedding, leaky), judge) != []
+    assert forbidden(replace(state, attacker=leaky), judge) != []
 
 
 _opened: list[str] | None = None

@@ -126,6 +126,21 @@ def file_faults(path: Path, text: str | bytes) -> list[str]:
             "`stages.0.weights.cls` should be a number. Found True.",
         ),
         ({"stages": [STAGE, STAGE]}, "`stages` should have names of their own. Found ['one', 'one']."),
+        (
+            {"stages": [{**STAGE, "trains": ["embedding"], "condition": "image"}]},
+            "`stages.0.condition` should be 'label' or 'hybrid' where a stage trains `embedding` alone: no picture "
+            "would show what is trained. Found 'image'.",
+        ),
+        (
+            {"stages": [STAGE, {**STAGE, "name": "idle", "weights": {"cls": 0.0}}]},
+            "`stages` should each have a weight above 0, for else nothing trains. Found none in idle. Give one, or 0 "
+            "steps.",
+        ),
+        (
+            {"weighting": {"kind": "aggregated"}, "stages": [{**STAGE, "weights": {}}]},
+            "`stages` should each have a weight above 0, for else nothing trains. Found none in one. Give one, or 0 "
+            "steps.",
+        ),
         ({3: 4}, "`settings` should have words as keys. Found 3."),
     ],
 )  # fmt: skip
@@ -144,6 +159,20 @@ def test_classes_are_one_fault_however_many_forms_there_are(classes: object) -> 
 
 def test_classes_are_named_once() -> None:
     assert faults_of({"classes": [4, 4]}) == ["`classes` should name each class once. Found [4, 4]."]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"stages": [{**STAGE, "steps": 0, "weights": {}}]},
+        {"weighting": {"kind": "fixed"}, "stages": [{**STAGE, "weights": {}}]},
+        {"weighting": {"kind": "uncertainty"}, "stages": [{**STAGE, "weights": {}}]},
+        {"stages": [{**STAGE, "trains": ["embedding"], "condition": "image", "steps": 0}]},
+        {"stages": [{**STAGE, "trains": ["embedding", "lora"], "condition": "image"}]},
+    ],
+)
+def test_a_stage_that_takes_no_step_or_is_weighed_elsewhere_is_fine(values: dict[str, Any]) -> None:
+    assert len(check_settings(values).stages) == 1
 
 
 def test_all_faults_at_once(tmp_path: Path) -> None:
@@ -295,6 +324,7 @@ def test_an_unknown_override_is_a_fault() -> None:
             }
         },
         {"attack": {"target": {"kind": "torchvision", "name": "resnet18"}, "attributes": {"kind": "low_pass"}}},
+        {"attack": {"attributes": {"kind": "harmonics"}}},
         {"judging": {"factors": None, "private": {**FOLDERS, "include": ["ä", "yes", "1e3"]}}},
         {"weighting": {"kind": "fixed", "weights": {"cls": 1e-300}}, "stages": [{**STAGE, "rate": 5e-05}]},
     ],

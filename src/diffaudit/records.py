@@ -116,11 +116,11 @@ class HealthPoint:
         negatives: the same with their negatives.
         gradient_norms: of each term's batch mean, unweighted, over the trained parameters.
         gradient_cosines: between the gradients of two terms, each pair once; None where one vanishes.
-        satisfied: share of the images for which a term is exactly 0.
+        satisfied: share of the images for which a term is exactly 0, of the hinges among the terms.
         weights: by group, in force at this step.
         log_variances: ``log sigma^2`` by group, of those whose weight is learned.
         at_clamp: the groups among them that sit at a bound, and that bound.
-        centre_travel: farthest way of a learned centre from its start, in units of the centres' spread there.
+        centre_travel: farthest way of a learned centre from its start, of the classes sought, in units of their spread.
     """
 
     stage: str

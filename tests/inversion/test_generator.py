@@ -12,9 +12,11 @@ from diffaudit.inversion.embedding import TableEmbedding
 from diffaudit.inversion.generator import (
     Generator,
     add_lora,
+    as_published,
     check_embedding_fits,
     lora_parameters,
     merge_lora,
+    published_projector,
     without_lora,
 )
 from diffaudit.models.conditioning import Condition
@@ -112,6 +114,24 @@ def test_without_lora_is_the_prior_as_published(prior: DiffusionPrior, trainable
         assert torch.equal(prediction(prior), published)
     assert torch.equal(prediction(prior), adapted)
     assert all(parameter.requires_grad is trainable for parameter in parameters)
+
+
+def test_as_published_has_the_projector_of_before(prior: DiffusionPrior) -> None:
+    """Whatever has trained it since, and afterwards it is trained again."""
+    assert prior.projector is not None
+    published, projector = prediction(prior), published_projector(prior)
+    add_lora(prior, rank=2, alpha=4, seed=0)
+    shaken(prior)
+    with torch.no_grad():
+        prior.projector.to_tokens.weight.mul_(-1)
+    trained = prediction(prior)
+    with as_published(prior, projector):
+        assert torch.equal(prediction(prior), published)
+    assert torch.equal(prediction(prior), trained)
+    with pytest.raises(KeyError), as_published(prior, projector):
+        raise KeyError
+    assert torch.equal(prediction(prior), trained)
+    assert not torch.equal(trained, published)
 
 
 def test_without_lora_restores_after_an_exception(prior: DiffusionPrior) -> None:

@@ -12,7 +12,6 @@ from diffaudit.errors import InvalidSetting, NotFinite
 from diffaudit.inversion.attacker import Attacker
 from diffaudit.inversion.embedding import TableEmbedding
 from diffaudit.inversion.health import (
-    centre_travel,
     cosine_range,
     gradient_cosines,
     health_point,
@@ -26,14 +25,26 @@ from diffaudit.inversion.state import TrainingState, stage_optimiser
 from diffaudit.inversion.training import train_stage
 from diffaudit.objective import Entry, Objective, Scored
 from diffaudit.records import HealthPoint
-from diffaudit.terms import IdentityCosine, Term
+from diffaudit.terms import (
+    AngularMargin,
+    IdentityCosine,
+    IdentityMargin,
+    IdentitySoftMargin,
+    LearnedCentre,
+    LogitMargin,
+    Term,
+    TopKSoftplus,
+)
 from diffaudit.weighting import Fixed, Uncertainty, Weighting
+
+SOUGHT = torch.tensor([0, 2])
 
 
 class Level(Term):
     """Mean of each image times ``scale``, or what is left of it above ``above``."""
 
     lower_bound = 0.0
+    hinge = True
 
     def __init__(self, scale: float = 1.0, above: float = 0.0) -> None:
         super().__init__()
@@ -43,7 +54,9 @@ class Level(Term):
         return (self.scale * candidate.image.flatten(1).mean(1) - self.above).relu()
 
 
-def looked_at(weighting: Weighting, *terms: Term, levels: Tensor, **more: Tensor) -> tuple[Candidate, Scored]:
+def looked_at(
+    weighting: Weighting, *terms: Term, levels: Tensor, **more: Tensor
+) -> tuple[Candidate, Scored, Objective]:
     image = levels[:, None, None, None].expand(-1, 3, 4, 4)
     images = len(levels)
     candidate = Candidate(
@@ -51,7 +64,8 @@ def looked_at(weighting: Weighting, *terms: Term, levels: Tensor, **more: Tensor
     )
     names = ["cls", "id", "perc"]
     entries = [Entry(name=name, group=name, term=term) for name, term in zip(names, terms, strict=False)]
-    return candidate, Objective(entries, weighting)(candidate, 0)
+    objective = Objective(entries, weighting)
+    return candidate, objective(candidate, 0), objective
 
 
 def test_lengths_from_one() -> None:
@@ -114,19 +128,6 @@ def test_a_cosine_that_is_not_defined_is_none(entry: float) -> None:
     assert gradient_cosines({"a": torch.tensor([entry]), "b": torch.ones(1)}) == {"a": {"b": None}}
 
 
-def test_travel_is_in_units_of_the_spread() -> None:
-    start = torch.tensor([[3.0, 0.0], [-3.0, 0.0]])
-    torch.testing.assert_close(centre_travel(start + torch.tensor([0.0, 6.0]), start), torch.tensor([2.0, 2.0]))
-    assert centre_travel(start, start).tolist() == [0.0, 0.0]
-
-
-def test_travel_needs_a_spread_and_one_shape() -> None:
-    with pytest.raises(InvalidSetting, match=r"`start` should hold centres that differ. Found 0.0."):
-        centre_travel(torch.ones(2, 3), torch.ones(2, 3))
-    with pytest.raises(InvalidSetting, match=r"`centres` should have the shape of `start`, \(2, 3\). Found \(3,\)."):
-        centre_travel(torch.ones(3), torch.ones(2, 3))
-
-
 def test_the_term_that_is_not_finite_is_named() -> None:
     parts = {"cls": torch.ones(2), "id": torch.tensor([0.0, math.nan]), "perc": torch.tensor([math.inf, 0.0])}
     with pytest.raises(NotFinite, match=r"`id`, `perc` should be finite. Found NaN or infinity at step 7.") as caught:
@@ -149,37 +150,70 @@ def test_a_point_by_hand() -> None:
     with torch.no_grad():
         weighting.log_variances["cls"].fill_(4.0)
     embedding, anchor = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [0.8, 0.6]])
-    negatives = torch.tensor([[[0.0, 1.0]], [[0.0, -1.0]]])
-    start = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
-    candidate, scored = looked_at(
-        weighting, Level(), Level(3.0, above=3.0), levels=levels, embedding=embedding, anchor=anchor
+    candidate, scored, objective = looked_at(
+        weighting,
+        Level(),
+        Level(3.0, above=3.0),
+        levels=levels,
+        embedding=embedding,
+        anchor=anchor,
+        negatives=torch.tensor([[[0.0, 1.0], [7.0, 0.0]], [[0.0, -1.0], [0.6, 0.8]]]),
+        negatives_present=torch.tensor([[True, False], [True, True]]),
     )
-    point = health_point(
-        "embed", 5, candidate, scored, [levels], weighting, negatives=negatives, centres=(1.5 * start, start)
-    )
+    point = health_point("embed", 5, candidate, scored, [levels], objective, SOUGHT)
     assert (point.stage, point.step) == ("embed", 5)
     assert point.norm_error == pytest.approx({"embedding": 0.0, "anchor": 0.0, "negatives": 0.0}, abs=1e-7)
     assert point.positives == pytest.approx((0.6, 1.0))
-    assert point.negatives == (-1.0, 0.0)
+    assert point.negatives == pytest.approx((-1.0, 0.8))
     assert point.gradient_norms == pytest.approx({"cls": math.sqrt(0.5), "id": 1.5})
     assert point.gradient_cosines == {"cls": {"id": pytest.approx(math.sqrt(0.5))}}
     assert point.satisfied == {"cls": 0.0, "id": 0.5}
     assert point.weights == pytest.approx({"cls": math.exp(-4) / 2, "id": 0.5})
     assert point.log_variances == pytest.approx({"cls": 4.0, "id": 0.0})
     assert point.at_clamp == {"cls": 4.0}
-    assert point.centre_travel == pytest.approx(0.5)
+    assert point.centre_travel is None
     scored.value.mean().backward()
 
 
 def test_a_point_without_what_does_not_apply() -> None:
     levels = torch.tensor([0.5, 2.0], requires_grad=True)
     weighting = Fixed({"cls": 1.0, "id": 0.0})
-    candidate, scored = looked_at(weighting, Level(), Level(), levels=levels)
-    point = health_point("embed", 0, candidate, scored, [levels], weighting)
+    candidate, scored, objective = looked_at(weighting, Level(), Level(), levels=levels)
+    point = health_point("embed", 0, candidate, scored, [levels], objective, SOUGHT)
     assert (point.norm_error, point.positives, point.negatives, point.centre_travel) == ({}, None, None, None)
     assert (point.log_variances, point.at_clamp, point.gradient_cosines) == ({}, {}, {})
     assert list(point.gradient_norms) == ["cls"]
     assert list(point.satisfied) == ["cls", "id"]
+
+
+def test_negatives_that_are_all_absent_are_not_looked_at() -> None:
+    levels, embedding = torch.tensor([0.5, 2.0], requires_grad=True), torch.eye(2)
+    absent = {"negatives": torch.zeros(2, 1, 2), "negatives_present": torch.zeros(2, 1, dtype=torch.bool)}
+    weighting = Fixed({"cls": 1.0})
+    candidate, scored, objective = looked_at(weighting, Level(), levels=levels, embedding=embedding, **absent)
+    point = health_point("embed", 0, candidate, scored, [levels], objective, SOUGHT)
+    assert point.negatives is None
+    assert list(point.norm_error) == ["embedding"]
+
+
+def test_hinges_alone_are_counted_as_satisfied_and_centres_of_the_classes_sought_travel() -> None:
+    """The features are their centre's: a term of exactly 0, which is no hinge. Of the rows 1 is nobody's."""
+    levels = torch.tensor([0.5, 2.0], requires_grad=True)
+    start = torch.tensor([[10.0, 2.0], [0.0, 0.0], [10.0, -2.0]])
+    centre = LearnedCentre(start)
+    weighting, features = Fixed({"cls": 1.0, "id": 1.0}), start[:1].expand(2, -1)
+    candidate, scored, objective = looked_at(weighting, centre, Level(), levels=levels, features=features)
+    assert scored.parts["cls"].tolist() == [0.0, 0.0]
+    with torch.no_grad():
+        centre.centres[2, 0] += 1
+    point = health_point("embed", 0, candidate, scored, [levels], objective, SOUGHT)
+    assert list(point.satisfied) == ["id"]
+    assert point.centre_travel == pytest.approx(0.5)
+
+
+def test_which_terms_are_hinges() -> None:
+    assert all(term.hinge for term in (AngularMargin, IdentityMargin, IdentitySoftMargin, LogitMargin))
+    assert not any(term.hinge for term in (IdentityCosine, LearnedCentre, TopKSoftplus))
 
 
 class LookedAt(Objective):
@@ -190,7 +224,7 @@ class LookedAt(Objective):
 
     def forward(self, candidate: Candidate, step: int, shares: Mapping[str, float] | None = None) -> Scored:
         scored: Scored = super().forward(candidate, step, shares)
-        point = health_point("embed", step, candidate, scored, self.parameters_looked_at, self.weighting)
+        point = health_point("embed", step, candidate, scored, self.parameters_looked_at, self, SOUGHT)
         self.points = (*self.points, point)
         return scored
 
@@ -210,15 +244,15 @@ def test_a_training_that_is_looked_at_ends_with_the_same_bits(attacker: Attacker
     image = ImagePlan(mode="rollout", steps=2, gradient_steps=1, strength=0.9, guidance_scale=1.5)
     ends = []
     for kind in (Objective, LookedAt):
-        state = TrainingState(TableEmbedding(attacker.pseudo_anchors(4)), attacker)
         entries = [
             Entry(name="id", group="id", term=IdentityCosine()),
             Entry(name="level", group="perc", term=Level(), scale="ema"),
         ]
         objective = kind(entries, Fixed({"id": 1.0, "perc": 0.5}))
+        state = TrainingState(TableEmbedding(attacker.pseudo_anchors(4)), attacker, objective)
         if isinstance(objective, LookedAt):
             objective.parameters_looked_at = tuple(state.embedding.parameters())
-        train_stage(state, objective, plan, image, stage_optimiser(state, plan), state.embedding, seed=0)
+        train_stage(state, plan, image, stage_optimiser(state, plan), state.embedding, seed=0)
         ends.append(state.embedding.raw().detach())
         if isinstance(objective, LookedAt):
             assert [point.step for point in objective.points] == [0, 1, 2]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from diffaudit.candidate import Candidate
-from diffaudit.errors import InvalidSetting
+from diffaudit.errors import InvalidSetting, NotFinite
 from diffaudit.inversion.attacker import Attacker
 from diffaudit.inversion.candidates import draw_candidate
 from diffaudit.inversion.embedding import ManifoldEmbedding, TableEmbedding
@@ -19,9 +19,9 @@ from diffaudit.inversion.state import TrainingState, stage_optimiser
 from diffaudit.inversion.training import StepReport, train_stage
 from diffaudit.models.prior import DiffusionPrior
 from diffaudit.objective import Entry, Objective
-from diffaudit.terms import Diversity, IdentityCosine, PriorNoise
+from diffaudit.terms import Diversity, IdentityCosine, LearnedCentre, PriorNoise
 from diffaudit.terms.base import Term
-from diffaudit.weighting import Fixed
+from diffaudit.weighting import Fixed, JacobianDescent, Uncertainty
 
 ROLLOUT = ImagePlan(mode="rollout", steps=2, gradient_steps=1, strength=0.9, guidance_scale=1.5)
 ONE_STEP = replace(ROLLOUT, mode="one_step", strength=0.4)
@@ -42,7 +42,13 @@ ADAPT = replace(EMBED, trains=("lora",), rates={"lora": 0.01})
 @pytest.fixture
 def state(attacker: Attacker) -> TrainingState:
     add_lora(attacker.prior, rank=2, alpha=4, seed=0)
-    return TrainingState(TableEmbedding(attacker.pseudo_anchors(4)), attacker)
+    return started(attacker)
+
+
+def started(attacker: Attacker, objective: Objective | None = None) -> TrainingState:
+    """A state at its start, by default under the identity term alone."""
+    pull = Objective([Entry(name="id", group="id", term=IdentityCosine())], Fixed({"id": 1.0}))
+    return TrainingState(TableEmbedding(attacker.pseudo_anchors(4)), attacker, objective or pull)
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -90,8 +96,7 @@ def trained(
     if weights is not None:
         entries.append(Entry(name="prior", group="prior", term=PriorNoise()))
     train_stage(
-        state,
-        Objective(entries, Fixed(weights or {"id": 1.0})),
+        replace(state, objective=Objective(entries, Fixed(weights or {"id": 1.0}))),
         plan,
         ROLLOUT,
         optimiser or stage_optimiser(state, plan),
@@ -115,7 +120,7 @@ def test_classes_come_evenly(state: TrainingState, batch: int) -> None:
 def test_classes_come_in_pairs_where_a_term_compares_classmates(attacker: Attacker, batch: int) -> None:
     """Else diversity would be 0 wherever a batch is no larger than the number of classes."""
     objective = Objective([Entry(name="div", group="perc", term=Diversity())], Fixed({"perc": 1.0}))
-    state = TrainingState(TableEmbedding(attacker.pseudo_anchors(4)), attacker, objective)
+    state = started(attacker, objective)
     target = drawn(state, plan=replace(EMBED, batch=batch)).target
     counts = sorted(int((target == label).sum()) for label in attacker.classes)
     assert sum(counts) == batch
@@ -126,7 +131,7 @@ def test_classes_come_in_pairs_where_a_term_compares_classmates(attacker: Attack
 def test_a_batch_is_as_large_whatever_the_number_of_classes(attacker: Attacker, classes: int) -> None:
     """Hence memory is flat in the number of classes: nothing of a step but the embedding table grows with it."""
     few = replace(attacker, classes=attacker.classes[:classes])
-    candidate = drawn(TrainingState(TableEmbedding(few.pseudo_anchors(4)), few))
+    candidate = drawn(started(few))
     assert all(len(value) == EMBED.batch for value in vars(candidate).values() if value is not None)
 
 
@@ -311,9 +316,8 @@ def test_a_stage_that_goes_on_ends_with_the_same_bits(state: TrainingState) -> N
         if report.step == 1:
             raise PowerCutError
 
-    objective = Objective([Entry(name="id", group="id", term=Witness())], Fixed({"id": 1.0}))
     with pytest.raises(PowerCutError):
-        train_stage(state, objective, EMBED, ROLLOUT, optimiser, state.embedding, seed=0, on_step=cut)
+        train_stage(state, EMBED, ROLLOUT, optimiser, state.embedding, seed=0, on_step=cut)
     trained(state, EMBED, begin=2, optimiser=optimiser)
     assert all(torch.equal(a, b) for a, b in zip(state.embedding.parameters(), wanted, strict=True))
     assert not torch.equal(wanted[0], begun[0])
@@ -343,10 +347,8 @@ def test_in_a_hybrid_stage_the_attack_counts_as_much_as_the_label(state: Trainin
 def test_each_group_has_its_own_rate(state: TrainingState) -> None:
     plan = replace(EMBED, trains=("lora", "embedding"), rates={"lora": 0.2, "embedding": 0.01}, steps=8, warmup=2)
     rates: list[list[float]] = []
-    objective = Objective([Entry(name="id", group="id", term=Witness())], Fixed({"id": 1.0}))
     train_stage(
         state,
-        objective,
         plan,
         ROLLOUT,
         stage_optimiser(state, plan),
@@ -375,7 +377,7 @@ def test_only_the_groups_of_the_stage_move(state: TrainingState, trains: tuple[s
 
 def test_a_step_ends_inside_the_manifold(attacker: Attacker) -> None:
     embedding = ManifoldEmbedding(attacker.pseudo_anchors(4), attacker.public.embeddings)
-    state = TrainingState(embedding, attacker)
+    state = replace(started(attacker), embedding=embedding)
     trained(state, replace(EMBED, rates={"embedding": 100.0}))
     assert embedding.coefficients.norm(dim=1).max() <= embedding.radius * (1 + 1e-6)
     assert embedding.coefficients.norm(dim=1).max() > 0.99 * embedding.radius
@@ -393,6 +395,86 @@ def test_a_report_says_what_the_step_did(state: TrainingState) -> None:
 
 
 def test_a_stage_with_nothing_to_train_is_refused(attacker: Attacker) -> None:
-    state = TrainingState(TableEmbedding(attacker.pseudo_anchors(4)), attacker)
+    state = started(attacker)
     with pytest.raises(InvalidSetting, match="`trains` should name what this generator has: embedding, projector"):
         stage_optimiser(state, ADAPT)
+
+
+class Breaking(Term):
+    """1 for every image, by way of its embedding; NaN from the ``step``-th call on, in its value or its gradient."""
+
+    lower_bound = 0.0
+
+    def __init__(self, step: int, *, gradient: bool = False) -> None:
+        super().__init__()
+        self.step, self.gradient, self.calls = step, gradient, 0
+
+    def forward(self, candidate: Candidate) -> Tensor:
+        self.calls += 1
+        assert candidate.embedding is not None
+        nothing = 0 * candidate.embedding.sum(1)
+        if self.calls <= self.step:
+            return nothing + 1
+        return nothing.sqrt() if self.gradient else nothing * math.nan
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_a_step_that_breaks_off_leaves_no_trace(attacker: Attacker, gradient: bool) -> None:
+    """The term that is finite has a running scale, which counts the step before the other one is seen to break."""
+    entries = [
+        Entry(name="id", group="id", term=IdentityCosine(), scale="ema"),
+        Entry(name="perc", group="perc", term=Breaking(2, gradient=gradient)),
+    ]
+    state = started(attacker, Objective(entries, Fixed({"id": 1.0, "perc": 1.0})))
+    kept: list[dict[str, Tensor]] = []
+
+    def keep(_: StepReport, __: torch.optim.Optimizer) -> None:
+        kept.append({name: value.clone() for name, value in state.tensors().items()})
+
+    with pytest.raises(NotFinite, match="step 2"):
+        train_stage(state, EMBED, ROLLOUT, stage_optimiser(state, EMBED), state.embedding, seed=0, on_step=keep)
+    assert kept[1]["scales.id.count"] == 2
+    assert all(torch.equal(value, kept[1][name]) for name, value in state.tensors().items())
+
+
+def test_a_weighed_gradient_that_is_not_finite_is_named_by_group_and_step(attacker: Attacker) -> None:
+    pytest.importorskip("torchjd")
+    entries = [
+        Entry(name="id", group="id", term=IdentityCosine()),
+        Entry(name="perc", group="perc", term=Breaking(0, gradient=True)),
+    ]
+    state = started(attacker, Objective(entries, Fixed({"id": 1.0, "perc": 1.0})))
+    plan = replace(EMBED, first_step=7)
+    with pytest.raises(NotFinite, match=r"`gradient of perc` should be finite\. Found NaN or infinity at step 7\."):
+        train_stage(
+            state,
+            plan,
+            ROLLOUT,
+            stage_optimiser(state, plan),
+            state.embedding,
+            seed=0,
+            gradient_weighting=JacobianDescent(),
+        )
+
+
+def test_a_state_keeps_sigmas_by_group_and_centres_by_term(attacker: Attacker) -> None:
+    """A checkpoint then finds them again in whatever order they come."""
+
+    def learning(groups: tuple[str, ...], level: float) -> TrainingState:
+        centre = LearnedCentre(torch.full((8, 3), level))
+        entries = [
+            Entry(name="cls_feature", group="cls", term=centre),
+            Entry(name="id", group="id", term=IdentityCosine()),
+        ]
+        return started(attacker, Objective(entries, Uncertainty(groups, initial={"id": 0.5 + level})))
+
+    saved = learning(("cls", "id"), 1.0).tensors()
+    assert {name for name in saved if name.startswith(("sigmas", "centres"))} == {
+        "sigmas.cls",
+        "sigmas.id",
+        "centres.cls_feature",
+    }
+    other = learning(("id", "cls"), 0.0)
+    other.restore(saved)
+    assert other.objective.weighting.weights(0) == pytest.approx({"id": 1.5, "cls": 0.5})
+    assert other.slow_groups()["centres"]["cls_feature"].min() == 1

@@ -38,7 +38,7 @@ def test_a_healthy_run_passes_and_has_no_advice() -> None:
         "cosines",
         "term gradients",
         "conflicts",
-        "satisfied terms",
+        "satisfied hinges",
         "weights",
     ]
     assert all(line.passed and not line.advice for line in lines)
@@ -91,10 +91,14 @@ def test_below_minus_a_half_a_sum_is_shorter_than_either() -> None:
         assert (math.sqrt(2 + 2 * cosine) < 1) == (cosine < -0.5)
 
 
+def test_without_hinges_nothing_is_said_of_them() -> None:
+    assert "satisfied hinges" not in [line.name for line in health_lines(points_with({"satisfied": {}}))]
+
+
 def test_a_hinge_that_every_image_satisfies() -> None:
-    line = line_of("satisfied terms", points_with({"satisfied": {"cls": 0.25, "id": 0.9}}))
+    line = line_of("satisfied hinges", points_with({"satisfied": {"cls": 0.25, "id": 0.9}}))
     assert (line.passed, line.detail) == (True, "cls 25%, id 90%")
-    line = line_of("satisfied terms", points_with({}, {"satisfied": {"cls": 0.0, "id": 1.0}}))
+    line = line_of("satisfied hinges", points_with({}, {"satisfied": {"cls": 0.0, "id": 1.0}}))
     assert not line.passed
     assert "id. Raise the margin" in line.advice
 

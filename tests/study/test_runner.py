@@ -15,7 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from diffaudit.errors import InvalidSetting, RunConflict, ThreatModelViolation
+from diffaudit.errors import InvalidSetting, MissingExtra, RunConflict, ThreatModelViolation
 from diffaudit.events import Event
 from diffaudit.records import RunFolder, read_curves, read_records
 from diffaudit.settings import InversionSettings, check_settings
@@ -138,6 +138,50 @@ def test_a_judge_that_is_the_target_is_refused_before_any_work(tiny_values: dict
     tiny_values["judging"]["classifiers"]["one"] = tiny_values["attack"]["target"]
     with pytest.raises(ThreatModelViolation, match=r"judging\.one"):
         run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")
+
+
+def test_what_cannot_be_trained_is_refused_before_the_start_row_is_drawn(
+    tiny_values: dict[str, Any], tmp_path: Path
+) -> None:
+    tiny_values |= {"weighting": {"kind": "uncertainty"}, "terms": {"cls": [{"kind": "top_k"}]}}
+    with pytest.raises(InvalidSetting, match=r"`cls_topk.lower_bound` should be 0"):
+        run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")
+    assert not (RunFolder(tmp_path / "run").checkpoints / "row-start.safetensors").exists()
+
+
+def test_a_missing_solver_is_told_before_the_start_row_is_drawn(
+    tiny_values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchjd.aggregation", None)
+    tiny_values |= {"weighting": {"kind": "aggregated"}}
+    with pytest.raises(MissingExtra, match="torchjd"):
+        run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")
+    assert not (RunFolder(tmp_path / "run").checkpoints / "row-start.safetensors").exists()
+
+
+def test_rows_of_reference_know_nothing_of_a_trained_projector(tiny_values: dict[str, Any], tmp_path: Path) -> None:
+    """Start and ceiling are the same pictures whether it trains or not, also in a run that goes on after training."""
+    still = run_inversion(check_settings(_with_steps(tiny_values, 0)), tmp_path / "still", command="test")
+    settings = check_settings(_with_steps(tiny_values, 1))
+
+    def stop(event: Event) -> None:
+        if event.stage == "sample attack":
+            raise PowerCutError
+
+    with pytest.raises(PowerCutError):
+        run_inversion(settings, tmp_path / "moved", command="test", on_event=stop)
+    moved = run_inversion(settings, tmp_path / "moved", command="test")
+    rows = {row: [_pictures(folder, row) for folder in (still, moved)] for row in ("start", "oracle", "attack")}
+    assert {row for row, (one, other) in rows.items() if one == other} == {"start", "oracle"}
+
+
+def _with_steps(values: dict[str, Any], steps: int) -> dict[str, Any]:
+    stage = values["stages"][1] | {"trains": ["projector", "lora"], "rate": 0.1, "steps": steps}
+    return values | {"stages": [stage]}
+
+
+def _pictures(folder: Path, row: str) -> list[bytes]:
+    return [path.read_bytes() for path in sorted((folder / "images" / row).glob("*.png"))]
 
 
 def test_a_class_that_the_target_lacks_is_refused(tiny_values: dict[str, Any], tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from diffaudit.candidate import Candidate
 from diffaudit.errors import InvalidSetting
-from diffaudit.terms import FeatureCentre, LearnedCentre, feature_distance
+from diffaudit.terms import FeatureCentre, LearnedCentre, centre_travel, feature_distance
 
 
 def candidate_with(logits: Tensor, target: Tensor, features: Tensor | None = None) -> Candidate:
@@ -49,7 +49,9 @@ def test_learned_centre_begins_at_the_start_and_has_not_travelled() -> None:
     candidate = candidate_with(torch.zeros(2, 3), torch.tensor([2, 0]), torch.ones(2, 2))
     assert term(candidate).tolist() == [4.0, 1.0]
     assert torch.equal(term(candidate), FeatureCentre(start)(candidate))
-    assert term.travel().tolist() == [0.0, 0.0, 0.0]
+    travel = term.travel(torch.tensor([2, 0]))
+    assert travel is not None
+    assert travel.tolist() == [0.0, 0.0]
 
 
 def test_only_the_centres_sought_learn() -> None:
@@ -64,13 +66,34 @@ def test_only_the_centres_sought_learn() -> None:
 
 
 def test_travel_by_hand_survives_a_checkpoint() -> None:
-    term = LearnedCentre(torch.zeros(2, 4))
+    """Of classes 0 and 2, a spread of 2 apart from their mean: rows of classes not sought, of zeros, say nothing."""
+    start = torch.tensor([[10.0, 2.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [10.0, -2.0, 0.0, 0.0]])
+    term, sought = LearnedCentre(start), torch.tensor([0, 2])
     with torch.no_grad():
-        term.centres[1] = torch.tensor([3.0, 0.0, 4.0, 0.0])
-    assert term.travel().tolist() == [0.0, 2.5]
-    other = LearnedCentre(torch.ones(2, 4))
+        term.centres[2] += torch.tensor([3.0, 0.0, 4.0, 0.0])
+        term.centres[1] += 100
+    other = LearnedCentre(torch.ones(3, 4))
     other.load_state_dict(term.state_dict())
-    assert torch.equal(other.travel(), term.travel())
+    for one in (term, other):
+        travel = one.travel(sought)
+        assert travel is not None
+        assert travel.tolist() == [0.0, 2.5]
+
+
+def test_travel_is_in_units_of_the_spread() -> None:
+    start = torch.tensor([[3.0, 0.0], [-3.0, 0.0]])
+    torch.testing.assert_close(centre_travel(start + torch.tensor([0.0, 6.0]), start), torch.tensor([2.0, 2.0]))
+
+
+def test_travel_of_centres_without_a_spread_is_none() -> None:
+    """A single class that is sought, or classes with the same best pictures: no reason to break a training off."""
+    assert centre_travel(torch.ones(1, 3), torch.zeros(1, 3)) is None
+    assert centre_travel(torch.zeros(2, 3), torch.ones(2, 3)) is None
+
+
+def test_travel_needs_one_shape() -> None:
+    with pytest.raises(InvalidSetting, match=r"`centres` should have the shape of `start`, \(2, 3\). Found \(3,\)."):
+        centre_travel(torch.ones(3), torch.ones(2, 3))
 
 
 def steps_of_descent(centre: Tensor, rate: float, features: Tensor, steps: int = 100) -> LearnedCentre:
@@ -96,7 +119,8 @@ def test_a_centre_that_begins_anywhere_at_the_full_rate_walks_to_the_features_an
     ours = steps_of_descent(pseudo, 0.005, features)
     assert ours(candidate).item() == pytest.approx(5 * 0.995**200, rel=1e-3)
     assert ours(candidate).item() > 1.5
-    assert ours.travel()[0].item() == pytest.approx(5**0.5 * (1 - 0.995**100), rel=1e-3)
+    way = (ours.centres[0] - ours.start[0]).norm().item()
+    assert way == pytest.approx(10**0.5 * (1 - 0.995**100), rel=1e-3)
 
 
 @pytest.mark.parametrize("term", [FeatureCentre, LearnedCentre])

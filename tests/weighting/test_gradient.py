@@ -17,6 +17,10 @@ AGGREGATORS: dict[str, str] = {
 }
 
 
+NAMES = ["cls", "id"]
+THREE = [*NAMES, "perc"]
+
+
 def linear_losses(jacobian: list[list[float]]) -> tuple[Tensor, Tensor]:
     """Losses whose gradients are these rows, and their parameter."""
     parameter = torch.zeros(len(jacobian[0]), requires_grad=True)
@@ -68,7 +72,7 @@ def test_two_losses_in_conflict_by_hand() -> None:
     """(1, 0) projected off (-1, 1) is (1/2, 1/2), weights (1, 1/2); (-1, 1) off (1, 0) is (0, 1), weights (1, 1)."""
     pytest.importorskip("torchjd")
     losses, parameter = linear_losses([[1.0, 0.0], [-1.0, 1.0]])
-    weights = JacobianDescent()(losses, [parameter])
+    weights = JacobianDescent()(losses, [parameter], NAMES)
     assert weights.tolist() == pytest.approx([1.0, 0.75], abs=1e-3)
     (direction,) = torch.autograd.grad((weights * losses).sum(), parameter)
     assert direction.tolist() == pytest.approx([0.25, 0.75], abs=1e-3)
@@ -82,7 +86,7 @@ def test_equal_weights_would_work_against_a_loss() -> None:
     rows = torch.tensor(jacobian)
     assert (rows @ rows.mean(0))[1] < 0
     losses, parameter = linear_losses(jacobian)
-    weights = JacobianDescent()(losses, [parameter])
+    weights = JacobianDescent()(losses, [parameter], NAMES)
     assert (rows @ (weights @ rows) > -1e-3).all()
 
 
@@ -90,7 +94,7 @@ def test_a_multiplied_loss_counts_that_much_more() -> None:
     """With the projections (1/2, 1/2) and (0, 1) of above, the first three times: half of (3/2, 3/2) + (0, 1)."""
     pytest.importorskip("torchjd")
     losses, parameter = linear_losses([[3.0, 0.0], [-1.0, 1.0]])
-    weights = JacobianDescent()(losses, [parameter])
+    weights = JacobianDescent()(losses, [parameter], NAMES)
     (direction,) = torch.autograd.grad((weights * losses).sum(), parameter)
     assert direction.tolist() == pytest.approx([0.75, 1.25], abs=2e-3)
 
@@ -98,13 +102,13 @@ def test_a_multiplied_loss_counts_that_much_more() -> None:
 def test_losses_that_agree_weigh_the_same() -> None:
     pytest.importorskip("torchjd")
     losses, parameter = linear_losses([[1.0, 0.2], [0.5, 3.0], [0.0, 0.1]])
-    assert JacobianDescent()(losses, [parameter]).tolist() == pytest.approx([1 / 3] * 3)
+    assert JacobianDescent()(losses, [parameter], THREE).tolist() == pytest.approx([1 / 3] * 3)
 
 
 def test_shortest_combination_by_hand() -> None:
     pytest.importorskip("torchjd")
     losses, parameter = linear_losses([[1.0, 0.0], [-1.0, 1.0]])
-    assert JacobianDescent("mgda")(losses, [parameter]).tolist() == pytest.approx([0.6, 0.4], abs=1e-3)
+    assert JacobianDescent("mgda")(losses, [parameter], NAMES).tolist() == pytest.approx([0.6, 0.4], abs=1e-3)
 
 
 @pytest.mark.parametrize("name", AGGREGATORS)
@@ -112,7 +116,7 @@ def test_step_is_that_of_the_reference(name: Any) -> None:
     autojac, aggregation = pytest.importorskip("torchjd.autojac"), pytest.importorskip("torchjd.aggregation")
     losses, network = network_losses()
     parameters = list(network.parameters())
-    weights = JacobianDescent(name)(losses, parameters)
+    weights = JacobianDescent(name)(losses, parameters, THREE)
     ours = torch.autograd.grad((weights * losses).sum(), parameters, retain_graph=True)
     autojac.backward(losses, inputs=parameters)
     autojac.jac_to_grad(parameters, getattr(aggregation, AGGREGATORS[name])())
@@ -125,25 +129,32 @@ def test_the_same_again_and_without_gradient(name: Any) -> None:
     pytest.importorskip("torchjd")
     losses, network = network_losses()
     weigh, parameters = JacobianDescent(name), list(network.parameters())
-    weights = weigh(losses, parameters)
+    weights = weigh(losses, parameters, THREE)
     state = torch.get_rng_state()
-    assert torch.equal(weigh(losses, parameters), weights)
+    assert torch.equal(weigh(losses, parameters, THREE), weights)
     assert torch.equal(torch.get_rng_state(), state)
     assert not weights.requires_grad
     assert not weigh.state_dict()
 
 
-def test_gradients_that_are_not_finite_are_refused_by_number() -> None:
+def test_gradients_that_are_not_finite_are_refused_by_name() -> None:
     pytest.importorskip("torchjd")
     losses, parameter = linear_losses([[1.0, 0.0], [float("nan"), 1.0]])
-    with pytest.raises(NotFinite, match=r"`gradient of loss 1` should be finite."):
-        JacobianDescent()(losses, [parameter])
+    with pytest.raises(NotFinite, match=r"`gradient of id` should be finite."):
+        JacobianDescent()(losses, [parameter], NAMES)
 
 
 def test_values_per_image_are_refused() -> None:
     pytest.importorskip("torchjd")
     with pytest.raises(InvalidSetting, match=r"`losses` should be one batch mean per group, of shape \(K,\). Found"):
-        JacobianDescent()(torch.zeros(2, 3), [torch.zeros(1)])
+        JacobianDescent()(torch.zeros(2, 3), [torch.zeros(1)], NAMES)
+
+
+def test_losses_without_a_name_each_are_refused() -> None:
+    pytest.importorskip("torchjd")
+    losses, parameter = linear_losses([[1.0, 0.0], [0.0, 1.0]])
+    with pytest.raises(InvalidSetting, match=r"`names` should be one for each of 2 losses. Found \['cls'\]."):
+        JacobianDescent()(losses, [parameter], NAMES[:1])
 
 
 def test_an_unknown_aggregator_is_refused() -> None:

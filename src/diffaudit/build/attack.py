@@ -53,6 +53,8 @@ def build_state(settings: s.InversionSettings, attacker: Attacker, anchors: Tens
 def used_groups(settings: s.InversionSettings) -> tuple[s.Group, ...]:
     """The groups that weigh something in some stage; the others are not even computed.
 
+    Where weights are learned these are all that have terms, but for those fixed at 0.
+
     Raises:
         InvalidSetting: nothing weighs anything in stages that train.
     """
@@ -60,7 +62,9 @@ def used_groups(settings: s.InversionSettings) -> tuple[s.Group, ...]:
         case s.FixedWeights(weights=weights):
             given = [weights]
         case s.UncertaintyWeights(fixed=fixed):
-            return tuple(group for group in s.GROUPS if group != "reg" or fixed.get("reg", 0.0) > 0)
+            # The regulariser's weight is never learned: without a fixed one it is left out.
+            weights = dict.fromkeys(s.GROUPS, 1.0) | {"reg": 0.0} | fixed
+            given = [{group: weight for group, weight in weights.items() if getattr(settings.terms, group)}]
         case s.StagedWeights() | s.AggregatedWeights():
             given = [stage.weights for stage in settings.stages]
         case _:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from diffaudit import settings as s
 from diffaudit.errors import InvalidSetting
-from diffaudit.models.attributes import AttributeEstimator, light_estimator, low_pass_light
+from diffaudit.models.attributes import AttributeEstimator, harmonic_light, light_estimator, low_pass_light
 from diffaudit.models.bundled import bundled_folder, fingerprint, load_network
 from diffaudit.models.classifier import Classifier
 from diffaudit.models.exported import exported_classifier, exported_encoder
@@ -76,6 +76,8 @@ def build_attributes(setting: s.AttributeModel, public: Tensor) -> AttributeEsti
             return AttributeEstimator(network, size=card["size"], spread=torch.tensor(card["spread"]))
         case s.LowPassLight():
             return light_estimator(low_pass_light, public)
+        case s.HarmonicLight():
+            return light_estimator(harmonic_light, public)
         case _:
             assert_never(setting)
 

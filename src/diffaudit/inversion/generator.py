@@ -1,6 +1,6 @@
 """The generator under training: a frozen prior, low-rank adapters in its UNet, and a label embedding."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -43,7 +43,7 @@ def merge_lora(prior: DiffusionPrior) -> None:
 
 @contextmanager
 def without_lora(prior: DiffusionPrior) -> Iterator[None]:
-    """The prior as it was published, for the rows that are compared with the attack."""
+    """The prior with its adapters off."""
     layers = [module for module in prior.unet.modules() if isinstance(module, BaseTunerLayer)]
     trained = [(parameter, parameter.requires_grad) for parameter in lora_parameters(prior)]
     for layer in layers:
@@ -56,6 +56,28 @@ def without_lora(prior: DiffusionPrior) -> Iterator[None]:
         # peft marks every adapter as trainable here, also those that the stage has frozen.
         for parameter, flag in trained:
             parameter.requires_grad_(flag)
+
+
+def published_projector(prior: DiffusionPrior) -> dict[str, Tensor]:
+    """A copy of the projector's weights, to be taken before anything trains; empty where there is no projector."""
+    return {} if prior.projector is None else {k: v.clone() for k, v in prior.projector.state_dict().items()}
+
+
+@contextmanager
+def as_published(prior: DiffusionPrior, projector: Mapping[str, Tensor]) -> Iterator[None]:
+    """The prior as it was published, for the rows that are compared with the attack.
+
+    Its adapters are off, and its projector has the weights that :func:`published_projector` gave.
+    """
+    trained = published_projector(prior)
+    with without_lora(prior):
+        try:
+            if prior.projector is not None:
+                prior.projector.load_state_dict(projector)
+            yield
+        finally:
+            if prior.projector is not None:
+                prior.projector.load_state_dict(trained)
 
 
 class Generator:

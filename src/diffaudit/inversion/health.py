@@ -11,9 +11,9 @@ from torch import Tensor
 
 from diffaudit.candidate import Candidate
 from diffaudit.errors import InvalidSetting, NotFinite
-from diffaudit.objective import Scored
+from diffaudit.objective import Objective, Scored
 from diffaudit.records import HealthPoint
-from diffaudit.weighting.base import Weighting
+from diffaudit.terms import LearnedCentre, Term
 from diffaudit.weighting.gradient import loss_gradients
 from diffaudit.weighting.uncertainty import Uncertainty
 
@@ -30,11 +30,11 @@ def norm_error(vectors: Tensor) -> float:
     return float((lengths - 1).abs().max())
 
 
-def cosine_range(vectors: Tensor, others: Tensor) -> tuple[float, float]:
+def cosine_range(vectors: Tensor, others: Tensor, present: Tensor | None = None) -> tuple[float, float] | None:
     """Return the least and the largest inner product of each vector with its own others.
 
-    Shapes ``(B, D), (B, D) or (B, N, D) -> two numbers``. For unit vectors they are cosines, in [-1, 1]; nothing is
-    normalised here, so that others show.
+    Shapes ``(B, D), (B, D) or (B, N, D), (B, N) -> two numbers``; None where no other is ``present``. For unit vectors
+    they are cosines, in [-1, 1]; nothing is normalised here, so that others show.
 
     Raises:
         InvalidSetting: for shapes that do not fit, or no others.
@@ -46,11 +46,12 @@ def cosine_range(vectors: Tensor, others: Tensor) -> tuple[float, float]:
     if rows.ndim != 3 or rows.numel() == 0 or (rows.shape[0], rows.shape[2]) != tuple(vectors.shape):
         raise InvalidSetting("others", f"hold vectors for each of {tuple(vectors.shape)}", tuple(others.shape))
     products = (vectors.detach().double()[:, None] * rows.detach().double()).sum(-1)
-    return float(products.min()), float(products.max())
+    seen = products.flatten() if present is None else products[present]
+    return (float(seen.min()), float(seen.max())) if len(seen) else None
 
 
 def satisfied_share(values: Tensor) -> float:
-    """Return the share of the images for which a term is exactly 0: satisfied hinges, which have no gradient.
+    """Return the share of the images for which a hinge is exactly 0: satisfied, hence without gradient.
 
     Shapes ``(B,) -> number``; range ``[0, 1]``.
 
@@ -98,29 +99,6 @@ def gradient_cosines(gradients: Mapping[str, Tensor]) -> dict[str, dict[str, flo
     return found
 
 
-def centre_travel(centres: Tensor, start: Tensor) -> Tensor:
-    r"""Return how far each centre is from where it began, in units of the centres' spread there.
-
-    .. math:: \|c_y - c_y^0\| \Big/ \sqrt{\tfrac{1}{C} \sum_j \|c_j^0 - \bar c^0\|^2}
-
-    Shapes ``(C, P), (C, P) -> (C,)``; range ``[0, inf)``. From 1 on a centre is as far from its class as the classes
-    are from one another: it has walked to the features, and the term that pulls to it says nothing.
-
-    Raises:
-        InvalidSetting: for shapes that differ, or a start whose centres are all the same.
-
-    >>> centre_travel(torch.tensor([[1.0, 1.0], [-1.0, 0.0]]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
-    tensor([1., 0.])
-    """
-    if centres.shape != start.shape or start.ndim != 2:
-        raise InvalidSetting("centres", f"have the shape of `start`, {tuple(start.shape)}", tuple(centres.shape))
-    spread = (start - start.mean(0)).square().sum(1).mean().sqrt()
-    if not bool(spread > 0):
-        raise InvalidSetting("start", "hold centres that differ", float(spread))
-    distances: Tensor = torch.linalg.vector_norm(centres.detach() - start, dim=1)
-    return distances / spread
-
-
 def require_finite(name: str, value: Tensor, parts: Mapping[str, Tensor], *, step: int) -> None:
     """Refuse to go on where ``value`` is not finite, naming the parts that are not, or itself where they all are.
 
@@ -143,34 +121,43 @@ def health_point(
     candidate: Candidate,
     scored: Scored,
     parameters: Sequence[Tensor],
-    weighting: Weighting,
-    *,
-    negatives: Tensor | None = None,
-    centres: tuple[Tensor, Tensor] | None = None,
+    objective: Objective,
+    classes: Tensor,
 ) -> HealthPoint:
     """Return a look at a step, taken after its terms and before its backward pass.
 
-    ``parameters`` are those that the stage trains; ``negatives`` ``(B, N, D)`` and ``centres`` (now, at the start) are
-    left out where there are none.
+    ``parameters`` are those that the stage trains, ``classes (n,)`` the indices sought.
     """
     gradients = term_gradients(scored.terms, parameters)
-    unit = {"embedding": candidate.embedding, "anchor": candidate.anchor, "negatives": negatives}
+    negatives, present = candidate.negatives, candidate.negatives_present
+    unit = {
+        "embedding": candidate.embedding,
+        "anchor": candidate.anchor,
+        "negatives": negatives if negatives is None or present is None else negatives[present],
+    }
+    norm_errors = {name: norm_error(some) for name, some in unit.items() if some is not None and len(some)}
+    weighting = objective.weighting
     learned = weighting if isinstance(weighting, Uncertainty) else None
+    hinges = [name for name, term in objective.terms.items() if isinstance(term, Term) and term.hinge]
+    centres = [term for term in objective.terms.values() if isinstance(term, LearnedCentre)]
+    travel = centres[0].travel(classes) if centres else None
     return HealthPoint(
         stage=stage,
         step=step,
-        norm_error={name: norm_error(vectors) for name, vectors in unit.items() if vectors is not None},
+        norm_error=norm_errors,
         positives=_range_or_none(candidate.embedding, candidate.anchor),
-        negatives=_range_or_none(candidate.embedding, negatives),
+        negatives=_range_or_none(candidate.embedding, negatives, present),
         gradient_norms={name: float(gradient.norm()) for name, gradient in gradients.items()},
         gradient_cosines=gradient_cosines(gradients),
-        satisfied={name: satisfied_share(values) for name, values in scored.parts.items()},
+        satisfied={name: satisfied_share(scored.parts[name]) for name in hinges},
         weights=weighting.weights(step),
         log_variances={} if learned is None else learned.logged(),
         at_clamp={} if learned is None else learned.at_clamp(),
-        centre_travel=None if centres is None else float(centre_travel(*centres).max()),
+        centre_travel=None if travel is None else float(travel.max()),
     )
 
 
-def _range_or_none(vectors: Tensor | None, others: Tensor | None) -> tuple[float, float] | None:
-    return None if vectors is None or others is None else cosine_range(vectors, others)
+def _range_or_none(
+    vectors: Tensor | None, others: Tensor | None, present: Tensor | None = None
+) -> tuple[float, float] | None:
+    return None if vectors is None or others is None else cosine_range(vectors, others, present)

@@ -24,7 +24,7 @@ class TrainingState:
 
     embedding: LabelEmbedding
     attacker: Attacker
-    objective: Objective | None = None
+    objective: Objective
     bank: NegativeBank | None = None
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
@@ -36,39 +36,43 @@ class TrainingState:
             "projector": [] if projector is None else list(projector.parameters()),
         }
 
-    def slow_groups(self) -> dict[str, list[nn.Parameter]]:
-        """What every stage trains beside, at a tenth of its rate: centres of terms and sigmas of the weighting."""
-        if self.objective is None:
-            return {"centres": [], "sigmas": []}
-        centres = [term.centres for term in self.objective.terms.values() if isinstance(term, LearnedCentre)]
-        return {"centres": centres, "sigmas": list(self.objective.weighting.parameters())}
+    def slow_groups(self) -> dict[str, dict[str, nn.Parameter]]:
+        """What every stage trains beside, at a tenth of its rate: centres by their term, sigmas by their group."""
+        terms = self.objective.terms.items()
+        sigmas = self.objective.weighting.named_parameters()
+        return {
+            "centres": {name: term.centres for name, term in terms if isinstance(term, LearnedCentre)},
+            "sigmas": {name.rpartition(".")[2]: sigma for name, sigma in sigmas},
+        }
 
     @property
     def compares_classmates(self) -> bool:
         """Whether some term compares the images of a class with one another: a batch then holds two of each."""
-        return self.objective is not None and any(isinstance(t, BatchTerm) for t in self.objective.terms.values())
+        return any(isinstance(term, BatchTerm) for term in self.objective.terms.values())
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything by name, for a checkpoint."""
-        groups = self.groups() | self.slow_groups()
-        found = {f"{group}.{index}": value.detach() for group in groups for index, value in enumerate(groups[group])}
+        found = {name: parameter.detach() for name, parameter in self._named_parameters().items()}
         for name, part in self._remembering().items():
             found |= {f"{name}.{key}": value for key, value in part.state_dict().items()}
         return found
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Takes back what :meth:`tensors` gave."""
-        groups = self.groups() | self.slow_groups()
         with torch.no_grad():
-            for group, parameters in groups.items():
-                for index, parameter in enumerate(parameters):
-                    parameter.copy_(tensors[f"{group}.{index}"])
+            for name, parameter in self._named_parameters().items():
+                parameter.copy_(tensors[name])
         for name, part in self._remembering().items():
             part.load_state_dict({key: tensors[f"{name}.{key}"] for key in part.state_dict()})
 
+    def _named_parameters(self) -> dict[str, nn.Parameter]:
+        by_number = {f"{group}.{n}": value for group, values in self.groups().items() for n, value in enumerate(values)}
+        by_name = {f"{group}.{n}": value for group, values in self.slow_groups().items() for n, value in values.items()}
+        return by_number | by_name
+
     def _remembering(self) -> dict[str, nn.Module]:
-        parts = {"bank": self.bank, "scales": None if self.objective is None else self.objective.scales}
-        return {name: part for name, part in parts.items() if part is not None}
+        scales: dict[str, nn.Module] = {"scales": self.objective.scales}
+        return scales if self.bank is None else scales | {"bank": self.bank}
 
 
 def stage_optimiser(state: TrainingState, plan: StagePlan) -> torch.optim.AdamW:
@@ -90,7 +94,7 @@ def stage_optimiser(state: TrainingState, plan: StagePlan) -> torch.optim.AdamW:
     rate = SLOW * max(plan.rates.values())
     slow = [
         # Early gradients of sigmas scale with the raw losses: clipped together they would starve what is trained.
-        {"params": parameters, "base_rate": rate, "clipped": name != "sigmas", "weight_decay": 0.0}
+        {"params": list(parameters.values()), "base_rate": rate, "clipped": name != "sigmas", "weight_decay": 0.0}
         for name, parameters in state.slow_groups().items()
         if parameters
     ]

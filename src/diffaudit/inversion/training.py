@@ -1,19 +1,19 @@
 """Trains the generator toward the classes sought: one stage after another, all classes together in mixed batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from diffaudit.candidate import Candidate
+from diffaudit.errors import NotFinite
 from diffaudit.inversion.candidates import draw_candidate
 from diffaudit.inversion.health import health_point, require_finite
 from diffaudit.inversion.plans import ImagePlan, StagePlan
 from diffaudit.inversion.state import TrainingState
 from diffaudit.objective import Objective, Scored
 from diffaudit.records import HealthPoint
-from diffaudit.terms import LearnedCentre
 from diffaudit.weighting.gradient import GradientWeighting
 
 
@@ -37,7 +37,6 @@ class StepReport:
 
 def train_stage(
     state: TrainingState,
-    objective: Objective,
     plan: StagePlan,
     image: ImagePlan,
     optimiser: torch.optim.Optimizer,
@@ -57,8 +56,9 @@ def train_stage(
     bit of the result.
 
     Raises:
-        NotFinite: a loss or its gradient is not finite; the parameters are those of the step before.
+        NotFinite: a loss or its gradient is not finite; parameters and scales are those of the step before.
     """
+    objective = state.objective
     trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     clipped = [parameter for group in optimiser.param_groups if group["clipped"] for parameter in group["params"]]
     for step in range(begin, plan.steps):
@@ -69,16 +69,18 @@ def train_stage(
         weights = objective.weighting.weights(number)
         candidate = draw_candidate(state, plan, image, anchors, generator, step=step, prior_weight=weights.get("prior"))
         shares = plan.attack_shares(step)
-        scored = objective(candidate, number, shares)
-        require_finite("value", scored.value, scored.parts, step=number)
-        health = None
-        if look_every is not None and number % look_every == 0:
-            health = _look(plan.name, number, candidate, scored, trained, objective)
-        loss = _loss(scored, weights, trained, gradient_weighting)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(clipped, plan.clip)
-        require_finite("gradient", norm, {}, step=number)
+        with _uncounted_if_broken(objective):
+            scored = objective(candidate, number, shares)
+            require_finite("value", scored.value, scored.parts, step=number)
+            health = None
+            if look_every is not None and number % look_every == 0:
+                classes = state.attacker.classes
+                health = health_point(plan.name, number, candidate, scored, trained, objective, classes)
+            loss = _loss(scored, weights, trained, gradient_weighting, step=number)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(clipped, plan.clip)
+            require_finite("gradient", norm, {}, step=number)
         optimiser.step()
         state.embedding.confine()
         objective.weighting.confine()
@@ -90,8 +92,25 @@ def train_stage(
             on_step(StepReport(plan.name, step, parts, counted, value, float(norm), hits, health), optimiser)
 
 
+@contextmanager
+def _uncounted_if_broken(objective: Objective) -> Iterator[None]:
+    """Puts the terms' scales back where a step breaks off: they count it before anyone sees that it is not finite."""
+    # Scales assign their buffers and never write into them, so these references keep what they held.
+    before = objective.scales.state_dict()
+    try:
+        yield
+    except NotFinite:
+        objective.scales.load_state_dict(before)
+        raise
+
+
 def _loss(
-    scored: Scored, weights: dict[str, float], parameters: list[nn.Parameter], gradients: GradientWeighting | None
+    scored: Scored,
+    weights: dict[str, float],
+    parameters: list[nn.Parameter],
+    gradients: GradientWeighting | None,
+    *,
+    step: int,
 ) -> Tensor:
     """What is descended: the mean of the weighted values, or the groups' means as their gradients weigh them.
 
@@ -99,27 +118,10 @@ def _loss(
     """
     if gradients is None:
         return scored.value.mean()
-    losses = torch.stack([weights[name] * value.mean() for name, value in scored.groups.items() if weights[name] != 0])
-    combined: Tensor = (gradients(losses, parameters) * losses).sum()
+    names = [name for name in scored.groups if weights[name] != 0]
+    losses = torch.stack([weights[name] * scored.groups[name].mean() for name in names])
+    try:
+        combined: Tensor = (gradients(losses, parameters, names) * losses).sum()
+    except NotFinite as error:
+        raise NotFinite(error.names, step) from error
     return combined
-
-
-def _look(
-    stage: str,
-    number: int,
-    candidate: Candidate,
-    scored: Scored,
-    parameters: list[nn.Parameter],
-    objective: Objective,
-) -> HealthPoint:
-    learned = [term for term in objective.terms.values() if isinstance(term, LearnedCentre)]
-    return health_point(
-        stage,
-        number,
-        candidate,
-        scored,
-        parameters,
-        objective.weighting,
-        negatives=candidate.negatives,
-        centres=(learned[0].centres, learned[0].start) if learned else None,
-    )

@@ -63,6 +63,15 @@ class Stage(Section):
     condition: Literal["label", "image", "hybrid"] = "label"
     """Whose identity the pictures are made under: the label's, their source's own, or from the one to the other."""
 
+    @model_validator(mode="after")
+    def _shows_what_it_trains(self) -> Self:
+        if self.steps > 0 and set(self.trains) == {"embedding"} and self.condition == "image":
+            raise ValueError(
+                "`condition` should be 'label' or 'hybrid' where a stage trains `embedding` alone: no picture would "
+                "show what is trained. Found 'image'."
+            )
+        return self
+
 
 class Lora(Section):
     """Low-rank adapters on the UNet's attention projections and 1 x 1 convolutions."""
@@ -93,7 +102,10 @@ class StagedWeights(Section):
 
 
 class UncertaintyWeights(Section):
-    """Weights of groups learned by uncertainty; ``fixed`` ones stay outside the learned sum."""
+    """Weights of groups learned by uncertainty; ``fixed`` ones stay outside the learned sum.
+
+    The stages' own weights are ignored. A group without terms, or fixed at 0, is left out.
+    """
 
     kind: Literal["uncertainty"] = "uncertainty"
     initial: dict[Group, Rate] = {}

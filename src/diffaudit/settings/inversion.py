@@ -13,6 +13,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from diffaudit.settings.attack import (
+    AggregatedWeights,
     AnyWeights,
     Attack,
     LabelEmbedding,
@@ -108,4 +109,15 @@ class InversionSettings(Section):
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"`stages` should have names of their own. Found {names}.")
+        return self
+
+    @model_validator(mode="after")
+    def _stages_weigh_something(self) -> Self:
+        if isinstance(self.weighting, StagedWeights | AggregatedWeights):
+            idle = [stage.name for stage in self.stages if stage.steps > 0 and not any(stage.weights.values())]
+            if idle:
+                raise ValueError(
+                    "`stages` should each have a weight above 0, for else nothing trains. Found none in "
+                    f"{', '.join(idle)}. Give one, or 0 steps."
+                )
         return self

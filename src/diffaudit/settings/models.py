@@ -78,4 +78,10 @@ class LowPassLight(Section):
     kind: Literal["low_pass"] = "low_pass"
 
 
-AttributeModel = Annotated[BundledModel | TrainedModel | LowPassLight, Field(discriminator="kind")]
+class HarmonicLight(Section):
+    """Light alone, as spherical harmonics of a head taken for a sphere: it tells directions, and looks inside alone."""
+
+    kind: Literal["harmonics"] = "harmonics"
+
+
+AttributeModel = Annotated[BundledModel | TrainedModel | LowPassLight | HarmonicLight, Field(discriminator="kind")]

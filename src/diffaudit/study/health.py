@@ -147,12 +147,12 @@ def _conflicts(points: Sequence[HealthPoint]) -> HealthLine | None:
 
 
 def _hinges(points: Sequence[HealthPoint]) -> HealthLine | None:
-    if not points:
+    if not points or not points[-1].satisfied:
         return None
     shares = {name: share for name, share in points[-1].satisfied.items() if share > 0}
     done = [name for name, share in shares.items() if share == 1]
     return HealthLine(
-        name="satisfied terms",
+        name="satisfied hinges",
         passed=not done,
         detail=", ".join(f"{name} {share:.0%}" for name, share in shares.items()) or "none at the last look",
         advice=f"0 for every image, hence without gradient: {', '.join(done)}. Raise the margin." if done else "",

@@ -1,7 +1,7 @@
 """One inversion run from settings to report: builds, trains, samples, judges; every finished part survives a kill."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from diffaudit import build
 from diffaudit.events import Event
 from diffaudit.inversion.attacker import Attacker
-from diffaudit.inversion.generator import without_lora
+from diffaudit.inversion.generator import as_published, published_projector
 from diffaudit.inversion.sampling import Reconstructions, sample
 from diffaudit.judging.judge import Judge, Judged
 from diffaudit.records import RunFolder, read_curves, read_records, write_atomically, write_json
@@ -52,12 +52,13 @@ def run_inversion(
             run.watch(Event("load", 0, 0, {}))
             build.check_separation(settings)
             attacker = build.build_attacker(settings, given=target, look=look)
-        rows = _attack(run, attacker)
+        projector = published_projector(attacker.prior)
+        rows = _attack(run, attacker, projector)
         with run.timed("judge"):
             run.watch(Event("judge", 0, 0, {}))
             judge = build.build_judge(settings.judging, attacker)
             if settings.reference_rows:
-                rows["oracle"] = _oracle(run, attacker, judge)
+                rows["oracle"] = _oracle(run, attacker, judge, projector)
             _judge(run, attacker, judge, rows)
     records = read_records(run.folder.records)
     earlier = json.loads(run.folder.metrics.read_text())["seconds"] if run.folder.metrics.exists() else None
@@ -75,16 +76,22 @@ def run_inversion(
     return folder
 
 
-def _attack(run: Run, attacker: Attacker) -> dict[str, Reconstructions]:
-    """The part that may know nothing of judges: start row, training, attack row."""
+def _attack(run: Run, attacker: Attacker, projector: Mapping[str, Tensor]) -> dict[str, Reconstructions]:
+    """The part that may know nothing of judges: start row, training, attack row.
+
+    What is trained is built first, for it may be refused, and the start row is minutes of work.
+    """
     settings = run.settings
     anchors = attacker.pseudo_anchors(settings.embedding.anchor_images)
     rows: dict[str, Reconstructions] = {}
-    if settings.reference_rows:
-        rows["start"] = _sampled(run, attacker, anchors, "start")
     with run.timed("train"):
         state = build.build_state(settings, attacker, anchors)
-        train(run, state, anchors)
+        gradient_weighting = build.build_gradient_weighting(settings)
+    if settings.reference_rows:
+        with as_published(attacker.prior, projector):
+            rows["start"] = _sampled(run, attacker, anchors, "start")
+    with run.timed("train"):
+        train(run, state, anchors, gradient_weighting)
     with torch.no_grad():
         final = state.embedding(torch.arange(len(attacker.classes)))
     rows["attack"] = _sampled(run, attacker, final, "attack")
@@ -109,12 +116,12 @@ def _sampled(run: Run, attacker: Attacker, embeddings: Tensor, row: str) -> Reco
     return rebuilt
 
 
-def _oracle(run: Run, attacker: Attacker, judge: Judge) -> Reconstructions:
+def _oracle(run: Run, attacker: Attacker, judge: Judge, projector: Mapping[str, Tensor]) -> Reconstructions:
     """The ceiling, which is no attack: the untrained prior under the true private mean of the attacker's encoder."""
     with torch.no_grad():
         private = torch.cat([attacker.encoder(part.float() / 255) for part in judge.private.images.split(128)])
         means = torch.stack([private[judge.private.labels == label].mean(0) for label in attacker.classes])
-    with without_lora(attacker.prior):
+    with as_published(attacker.prior, projector):
         return _sampled(run, attacker, nn.functional.normalize(means, dim=1), "oracle")
 
 

@@ -14,16 +14,16 @@ from diffaudit.inversion.training import StepReport, train_stage
 from diffaudit.records import CurvePoint, RunFolder, append_lines, read_curves, read_health, write_atomically
 from diffaudit.study.checkpoints import load_checkpoint, save_checkpoint
 from diffaudit.study.run import Run
+from diffaudit.weighting.gradient import GradientWeighting
 
 
-def train(run: Run, state: TrainingState, anchors: Tensor) -> None:
+def train(run: Run, state: TrainingState, anchors: Tensor, gradient_weighting: GradientWeighting | None = None) -> None:
     """Trains ``state`` through all stages of the settings, from the run's checkpoint where there is one.
 
     Raises:
         NotFinite: a loss or its gradient; the state of the step before is saved, and what was seen up to there.
     """
     settings = run.settings
-    assert state.objective is not None  # a run's state holds one
     plans = build.build_stages(settings)
     saved = load_checkpoint(run.folder.training)
     done = 0 if saved is None else saved.step
@@ -50,14 +50,13 @@ def train(run: Run, state: TrainingState, anchors: Tensor) -> None:
         try:
             train_stage(
                 state,
-                state.objective,
                 plan,
                 build.build_image_plan(settings.image),
                 optimiser,
                 pull,
                 seed=settings.seed,
                 begin=max(0, done - plan.first_step),
-                gradient_weighting=build.build_gradient_weighting(settings),
+                gradient_weighting=gradient_weighting,
                 look_every=settings.checkpoint_every if settings.health else None,
                 on_step=journal.note,
             )

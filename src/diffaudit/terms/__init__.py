@@ -2,7 +2,7 @@
 
 from diffaudit.terms.attributes import ATTRIBUTE_WEIGHTS, Attributes, attribute_distance
 from diffaudit.terms.base import BatchTerm, ParameterTerm, Term
-from diffaudit.terms.centres import FeatureCentre, LearnedCentre, feature_distance
+from diffaudit.terms.centres import FeatureCentre, LearnedCentre, centre_travel, feature_distance
 from diffaudit.terms.classifier import TopK, TopKSoftplus, adaptive_k, topk_margin, topk_softplus
 from diffaudit.terms.diversity import Diversity, embedding_concentration
 from diffaudit.terms.identity import (
@@ -49,6 +49,7 @@ __all__ = [
     "adaptive_k",
     "angular_hinge",
     "attribute_distance",
+    "centre_travel",
     "constant_weight",
     "cosine_weight",
     "embedding_concentration",

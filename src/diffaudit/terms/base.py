@@ -14,6 +14,8 @@ class Term(nn.Module, ABC):
 
     lower_bound: ClassVar[float] = -math.inf
     """0 or minus infinity: weightings that learn need to know."""
+    hinge: ClassVar[bool] = False
+    """Whether an image may satisfy it: exactly 0 from there on, and without gradient."""
 
     @abstractmethod
     def forward(self, candidate: Candidate) -> Tensor:

@@ -30,6 +30,29 @@ def feature_distance(features: Tensor, centres: Tensor) -> Tensor:
     return (features - centres).square().mean(1)
 
 
+def centre_travel(centres: Tensor, start: Tensor) -> Tensor | None:
+    r"""Return how far each centre is from where it began, in units of the centres' spread there.
+
+    .. math:: \|c_y - c_y^0\| \Big/ \sqrt{\tfrac{1}{n} \sum_j \|c_j^0 - \bar c^0\|^2}
+
+    Shapes ``(n, P), (n, P) -> (n,)``; range ``[0, inf)``; None where all begin at the same place, as a single one does:
+    there is no unit then. From 1 on a centre is as far from its class as the classes are from one another: it has
+    walked to the features, and the term that pulls to it says nothing.
+
+    Raises:
+        InvalidSetting: for shapes that differ.
+
+    >>> import torch
+    >>> centre_travel(torch.tensor([[1.0, 1.0], [-1.0, 0.0]]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+    tensor([1., 0.])
+    """
+    if centres.shape != start.shape or start.ndim != 2:
+        raise InvalidSetting("centres", f"have the shape of `start`, {tuple(start.shape)}", tuple(centres.shape))
+    spread = (start - start.mean(0)).square().sum(1).mean().sqrt()
+    distances: Tensor = torch.linalg.vector_norm(centres - start, dim=1)
+    return distances / spread if bool(spread > 0) else None
+
+
 class FeatureCentre(Term):
     """:func:`feature_distance` of ``candidate.features`` to the centre of the target's class.
 
@@ -72,9 +95,9 @@ class LearnedCentre(Term):
         InvalidSetting: for a start that is no matrix at once; in ``forward``, for a classifier that shows no features,
             features of another dimension or another number of classes.
 
-    >>> centre = LearnedCentre(torch.zeros(2, 4))
-    >>> centre.centres.data[1] += 3
-    >>> centre.travel()
+    >>> centre = LearnedCentre(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]]))
+    >>> centre.centres.data[1] += torch.tensor([0.0, 3.0])
+    >>> centre.travel(torch.tensor([0, 1]))
     tensor([0., 3.])
     """
 
@@ -91,12 +114,9 @@ class LearnedCentre(Term):
         return _distance_to_own_centre(candidate, self.centres)
 
     @torch.no_grad()
-    def travel(self) -> Tensor:
-        """``(C,)`` root mean squared distance of every centre from its start: in the features' units, 0 at first.
-
-        Its square is what the term would be for features that stayed at the start.
-        """
-        return feature_distance(self.centres, self.start).sqrt()
+    def travel(self, classes: Tensor) -> Tensor | None:
+        """:func:`centre_travel` of the centres of ``classes (n,)``, those sought: the rows of others say nothing."""
+        return centre_travel(self.centres[classes], self.start[classes])
 
     def extra_repr(self) -> str:
         """Return the number and dimension of the centres for the printed objective."""

@@ -118,6 +118,7 @@ class IdentityMargin(Term):
     """
 
     lower_bound = 0.0
+    hinge = True
 
     def __init__(self, *, margin: float = 0.4) -> None:
         super().__init__()
@@ -143,6 +144,7 @@ class IdentitySoftMargin(Term):
     """
 
     lower_bound = 0.0
+    hinge = True
 
     def __init__(self, *, margin: float = 0.4, scale: float = 64.0) -> None:
         super().__init__()

@@ -43,6 +43,7 @@ class LogitMargin(Term):
     """
 
     lower_bound = 0.0
+    hinge = True
 
     def __init__(self, *, margin: float = 1.0) -> None:
         super().__init__()
@@ -116,6 +117,7 @@ class AngularMargin(Term):
     """
 
     lower_bound = 0.0
+    hinge = True
 
     def __init__(self, *, scale: float, margin: float = 0.5) -> None:
         super().__init__()

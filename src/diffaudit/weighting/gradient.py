@@ -53,8 +53,8 @@ class GradientWeighting(nn.Module, ABC):
     """
 
     @abstractmethod
-    def forward(self, losses: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-        """Weights ``(K,)``, in the order of the losses."""
+    def forward(self, losses: Tensor, parameters: Sequence[Tensor], names: Sequence[str]) -> Tensor:
+        """Weights ``(K,)``, in the order of the losses; ``names`` are what messages call these."""
 
 
 class JacobianDescent(GradientWeighting):
@@ -77,7 +77,8 @@ class JacobianDescent(GradientWeighting):
     arXiv:2305.19000), for Aligned-MTL.
 
     Raises:
-        InvalidSetting: for an unknown aggregator at once; in ``forward``, for losses that are not ``(K,)``.
+        InvalidSetting: for an unknown aggregator at once; in ``forward``, for losses that are not ``(K,)`` or have not
+            a name each.
         MissingExtra: without TorchJD or its solver.
         NotFinite: in ``forward``, for gradients that are not finite.
     """
@@ -89,14 +90,16 @@ class JacobianDescent(GradientWeighting):
         self.aggregator = aggregator
         self._weigh = _weights_from_gramian(aggregator)
 
-    def forward(self, losses: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    def forward(self, losses: Tensor, parameters: Sequence[Tensor], names: Sequence[str]) -> Tensor:
         if losses.ndim != 1:
             raise InvalidSetting("losses", "be one batch mean per group, of shape (K,)", tuple(losses.shape))
+        if len(names) != len(losses):
+            raise InvalidSetting("names", f"be one for each of {len(losses)} losses", list(names))
         gradients = loss_gradients(losses, parameters)
         gramian = gradients @ gradients.T
         if not bool(gramian.isfinite().all()):
             lengths = gramian.diagonal().isfinite().tolist()
-            raise NotFinite([f"gradient of loss {number}" for number, finite in enumerate(lengths) if not finite])
+            raise NotFinite([f"gradient of {name}" for name, finite in zip(names, lengths, strict=True) if not finite])
         return self._weigh(gramian)
 
     def extra_repr(self) -> str:
