@@ -1,12 +1,19 @@
 """Schemes: letters that stand for terms and weightings."""
 
+from collections import deque
+from typing import Any
+
 import pytest
+import yaml
+from pydantic import ValidationError
 
 from diffaudit.settings import (
     FeatureTerm,
     InversionSettings,
+    NoiseTerm,
     SettingsError,
     StagedWeights,
+    Terms,
     TopKTerm,
     UncertaintyWeights,
     check_settings,
@@ -55,18 +62,83 @@ def test_together_is_the_union_of_the_letters() -> None:
 
 
 def test_what_a_file_says_itself_stays() -> None:
-    values = {"schemes": ["B", "D"], "terms": {"cls": [{"kind": "feature"}]}, "weighting": {"kind": "staged"}}
-    settings = check_settings(values)
+    settings = check_settings({"schemes": ["B", "D"], "terms": {"cls": [{"kind": "feature"}]}})
     assert settings.terms.cls == [FeatureTerm()]
-    assert isinstance(settings.weighting, StagedWeights)
+    assert isinstance(settings.weighting, UncertaintyWeights)
     assert kinds(settings, "id") == ["contrastive"]
+    settings = check_settings({"schemes": ["D"], "weighting": {"kind": "staged"}})
+    assert isinstance(settings.weighting, StagedWeights)
+    assert isinstance(settings.terms.cls[0], TopKTerm)
+    assert settings.terms.cls[0].bounded
 
 
-def test_resolved_settings_resolve_to_themselves() -> None:
-    import yaml
-
-    settings = check_settings({"schemes": ["A", "B", "C", "D"]})
+@pytest.mark.parametrize(
+    "values",
+    [
+        *({"schemes": list(letters)} for letters in ("A", "B", "C", "D", "BD", "DB", "ABCD")),
+        {"schemes": ["B", "D"], "terms": {"id": []}},
+        {"schemes": ["D"], "weighting": {"kind": "uncertainty", "delta": 0.1}},
+    ],
+)
+def test_resolved_settings_resolve_to_themselves(values: dict[str, Any]) -> None:
+    settings = check_settings(values)
     assert check_settings(yaml.safe_load(dump_settings(settings))) == settings
+
+
+BASELINE = {"cls": [{"kind": "top_k"}, {"kind": "feature"}], "id": [{"kind": "identity"}]}
+
+
+def test_schemes_in_vain_are_refused_with_all_the_keys_that_override_them() -> None:
+    """A file that names the groups itself, such as ``configs/orl.yaml``, would silently be the baseline."""
+    values = {"schemes": ["A", "B", "D"], "terms": BASELINE, "weighting": {"kind": "staged"}}
+    with pytest.raises(SettingsError) as refused:
+        check_settings(values)
+    assert refused.value.faults == [
+        "`schemes` should name none that the settings override whole. Found B, overridden by terms.cls, terms.id; "
+        "D, overridden by terms.cls, weighting. Leave out the letter, or one of its keys."
+    ]
+
+
+def test_a_scheme_on_top_of_resolved_settings_without_it_is_refused() -> None:
+    resolved = yaml.safe_load(dump_settings(check_settings({})))
+    for letter in "ABCD":
+        with pytest.raises(SettingsError, match=f"Found {letter}, overridden"):
+            check_settings({**resolved, "schemes": [letter]})
+
+
+def test_what_equals_the_scheme_does_not_override_it() -> None:
+    given = {"prior": [{"schedule": "cosine", "kind": "noise", "distance": "cosine", "factor": 1.0}]}
+    assert check_settings({"schemes": ["A"], "terms": given}) == check_settings({"schemes": ["A"]})
+
+
+def sequences(*letters: str) -> list[Any]:
+    return [letters, set(letters), dict.fromkeys(letters).keys(), iter(letters), deque(letters)]
+
+
+@pytest.mark.parametrize("schemes", sequences("A", "B"))
+def test_any_collection_of_letters_is_heard(schemes: Any) -> None:
+    found = InversionSettings(schemes=schemes)
+    assert found.terms == check_settings({"schemes": ["A", "B"]}).terms
+
+
+@pytest.mark.parametrize("schemes", sequences("A", "E"))
+def test_any_collection_of_other_letters_is_refused(schemes: Any) -> None:
+    with pytest.raises(ValidationError, match="'A', 'B', 'C' or 'D'"):
+        InversionSettings(schemes=schemes)
+
+
+def test_sections_as_objects_say_what_they_were_made_with() -> None:
+    settings = InversionSettings(
+        schemes=["B", "D"], terms=Terms(cls=[FeatureTerm()]), weighting=UncertaintyWeights(delta=0.1)
+    )
+    assert settings.terms.cls == [FeatureTerm()]
+    assert kinds(settings, "id") == ["contrastive"]
+    assert settings.weighting == UncertaintyWeights(delta=0.1)
+    assert InversionSettings(schemes=["B"], terms=Terms()) == InversionSettings(schemes=["B"])
+    with pytest.raises(ValidationError, match=r"Found A, overridden by terms\.prior\."):
+        InversionSettings(schemes=["A"], terms=Terms(prior=[NoiseTerm()]))
+    with pytest.raises(ValidationError, match=r"Found D, overridden by terms\.cls, weighting\."):
+        InversionSettings(schemes=["D"], terms=Terms(cls=[FeatureTerm()]), weighting=StagedWeights())
 
 
 def test_mappings_of_another_kind_are_not_mixed() -> None:

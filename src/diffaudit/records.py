@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-ROWS = ("attack", "start", "oracle", "upper", "lower")
-"""Kinds of judged images: the attack's reconstructions; the same run without a step (`start`) and under the true
-private embedding (`oracle`, not an attack); held-out private photographs (`upper`) and other people's (`lower`)."""
+ROWS = ("attack", "attack-finished", "start", "oracle", "upper", "lower")
+"""Kinds of judged images: the attack's reconstructions; the same after gradient steps on their pixels
+(`attack-finished`, adversarial examples of the target and not reconstructions); the same run without a step (`start`)
+and under the true private embedding (`oracle`, not an attack); held-out private photographs (`upper`) and other
+people's (`lower`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from rich.table import Table
 
 LABELS = {
     "attack": "attack",
+    "attack-finished": "its pixels optimised: no reconstructions",
     "start": "start: no step taken",
     "oracle": "oracle: true embedding",
     "upper": "upper: private photographs",

@@ -74,6 +74,15 @@ def test_naive_intervals_are_named_so(metrics: dict[str, Any]) -> None:
     assert f"75.0 [{100 * accuracy['naive_low']:.1f}, {100 * accuracy['naive_high']:.1f}]" in text
 
 
+def test_optimised_pixels_are_marked_beside_the_attack(metrics: dict[str, Any]) -> None:
+    metrics["reference"]["attack-finished"] = metrics["reference"]["start"]
+    said = "Attack, optimised pixels (not a reconstruction: these are adversarial examples of the target)"
+    for table in (results_table(metrics), judges_table(metrics), naive_table(metrics)):
+        rows = [row[0] for row in cells(to_markdown(table))]
+        assert rows[rows.index("Attack") + 1] == said
+        assert said in to_latex(table)
+
+
 def test_an_oracle_is_marked(metrics: dict[str, Any]) -> None:
     metrics["reference"]["oracle"] = metrics["reference"]["start"]
     assert "True private embedding (not an attack)" in to_markdown(results_table(metrics))

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from diffaudit.settings import SettingsError
-from diffaudit.study.ablation_settings import Ablation
+from diffaudit.settings import SettingsError, check_settings
+from diffaudit.study.ablation_settings import Ablation, start_of
 
 Load = Callable[[dict[str, Any]], Ablation]
 
@@ -108,6 +108,14 @@ def test_refusals(load: Load, ablation_values: dict[str, Any], changes: dict[str
 def test_classes_drawn_by_the_seed_are_refused(load: Load, ablation_values: dict[str, Any]) -> None:
     ablation_values |= {"base": "quick", "classes": None}
     assert "`classes` should be all or a list: seeds would draw others. Found 20." in faults_of(load, ablation_values)
+
+
+def test_optimised_pixels_are_no_other_start(tiny_values: dict[str, Any]) -> None:
+    plain = check_settings(tiny_values)
+    tiny_values["sampling"]["finishing"] = {"steps": 3}
+    assert start_of(check_settings(tiny_values)) == start_of(plain)
+    tiny_values["sampling"]["steps"] += 1
+    assert start_of(check_settings(tiny_values)) != start_of(plain)
 
 
 def test_a_baseline_may_have_another_name(load: Load, ablation_values: dict[str, Any]) -> None:

@@ -75,6 +75,32 @@ def test_pairs_of_rows_share_sources_and_noise(tiny_values: dict[str, Any], tmp_
     assert all(abs(one - other).max() <= 1 for one, other in zip(attack, start, strict=True))
 
 
+def test_optimised_pixels_are_a_row_of_their_own(
+    tiny_values: dict[str, Any], tmp_path: Path, whole_run: dict[str, bytes]
+) -> None:
+    tiny_values["sampling"]["finishing"] = {"steps": 8, "rate": 0.05}
+    folder = run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")
+    found = results(folder)
+    records = read_records(RunFolder(folder).records)
+    drawn, finished = ([r for r in records if r.row == row] for row in ("attack", "attack-finished"))
+    assert [(r.label, r.sample, r.source) for r in finished] == [(r.label, r.sample, r.source) for r in drawn]
+    assert all(
+        after.target_log_probability > before.target_log_probability
+        for before, after in zip(drawn, finished, strict=True)
+    )
+    # Everything else is as it was without the option, the row `attack` above all.
+    added = [name for name in found if name not in whole_run]
+    assert added == [record.image for record in finished]
+    assert all(found[name] == content for name, content in whole_run.items() if name != "records.jsonl")
+    others = [line for line in found["records.jsonl"].splitlines() if b'"attack-finished"' not in line]
+    assert others == whole_run["records.jsonl"].splitlines()
+    metrics = json.loads(RunFolder(folder).metrics.read_text())
+    assert metrics["reference"]["attack-finished"]["samples"] == metrics["samples"] == 4
+    page = RunFolder(folder).report.read_text()
+    assert "not a reconstruction: these are adversarial examples of the target" in page
+    assert page.count("with optimised pixels: no reconstruction") == 4
+
+
 @pytest.mark.parametrize("moment", [1, 4, 7, 9, 11])
 def test_a_stopped_run_ends_with_the_same_bits(
     tiny_settings: InversionSettings, tmp_path: Path, whole_run: dict[str, bytes], moment: int

@@ -140,5 +140,5 @@ def build_image_plan(setting: s.TrainingImage) -> ImagePlan:
 
 def build_sample_plan(setting: s.Sampling, *, attack: bool) -> SamplePlan:
     """How reconstructions are drawn; the rows that an attack is compared with take no gradient of the target."""
-    values = setting.model_dump()
+    values = setting.model_dump(exclude={"finishing"})
     return SamplePlan(**values if attack else values | {"classifier_guidance": 0.0})

@@ -3,7 +3,7 @@
 import base64
 import io
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,11 +35,12 @@ class Vote:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """One image of the attack, its source, and the votes."""
+    """One image of the attack, its source, what optimising its pixels made of it, and the votes on the image."""
 
     number: int
     picture: Picture
     source: Picture | None
+    finished: Picture | None
     votes: tuple[Vote, ...]
     target: Vote
     verdict: str
@@ -87,10 +88,13 @@ def class_groups(run: Path, records: Sequence[Record]) -> list[ClassGroup]:
 def class_cards(run: Path, records: Sequence[Record]) -> list[ClassCard]:
     """A card for every class of row ``attack``, by label."""
     by_label: dict[int, list[Record]] = defaultdict(list)
+    finished: dict[tuple[int, int], Record] = {}
     for record in records:
         if record.row == "attack":
             by_label[record.label].append(record)
-    return [_card(run, label, by_label[label]) for label in sorted(by_label)]
+        elif record.row == "attack-finished":
+            finished[record.label, record.sample] = record
+    return [_card(run, label, by_label[label], finished) for label in sorted(by_label)]
 
 
 def picture(path: Path, alt: str) -> Picture:
@@ -108,18 +112,18 @@ def picture(path: Path, alt: str) -> Picture:
     return Picture(f"data:image/png;base64,{base64.b64encode(content).decode()}", alt)
 
 
-def _card(run: Path, label: int, records: Sequence[Record]) -> ClassCard:
+def _card(run: Path, label: int, records: Sequence[Record], finished: Mapping[tuple[int, int], Record]) -> ClassCard:
     ordered = sorted(records, key=lambda record: record.sample)
     references = sorted((run / "images" / "reference").glob(f"{label:04d}-*.png"))[:REFERENCES]
     return ClassCard(
         label,
         tuple(picture(path, f"private photograph {k + 1} of person {label}") for k, path in enumerate(references)),
-        tuple(_reconstruction(run, record) for record in ordered),
+        tuple(_reconstruction(run, record, finished.get((label, record.sample))) for record in ordered),
         sum(record.judge_accuracy for record in ordered) / len(ordered),
     )
 
 
-def _reconstruction(run: Path, record: Record) -> Reconstruction:
+def _reconstruction(run: Path, record: Record, finished: Record | None) -> Reconstruction:
     votes = tuple(
         Vote(vote.hit, f"{name}: {'recognised' if vote.hit else f'takes it for person {vote.predicted}'}")
         for name, vote in record.judges.items()
@@ -131,6 +135,9 @@ def _reconstruction(run: Path, record: Record) -> Reconstruction:
         picture(run / record.image, f"reconstruction {record.sample + 1} of person {record.label}: {verdict}"),
         picture(run / record.source_image, f"public source of reconstruction {record.sample + 1}")
         if record.source_image
+        else None,
+        picture(run / finished.image, f"reconstruction {record.sample + 1} with optimised pixels: no reconstruction")
+        if finished
         else None,
         votes,
         Vote(record.target_hit, f"target: {'satisfied' if record.target_hit else 'not satisfied'}"),

@@ -178,7 +178,7 @@ def _number(value: float, share: bool) -> str:
 
 
 def _row_title(row: Row) -> str:
-    return f"{row.title} (not an attack)" if row.key == "oracle" else row.title
+    return f"{row.title} ({row.warning})" if row.warning else row.title
 
 
 def _pipes(cells: Sequence[str]) -> str:

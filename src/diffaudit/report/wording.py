@@ -14,11 +14,12 @@ DASH = "\N{EN DASH}"
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the tables: its key in the records, its title, and what it is."""
+    """A row of the tables: its key in the records, its title, what it is, and what it must not be taken for."""
 
     key: str
     title: str
     note: str
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,14 @@ class Measure:
 
 ROWS = (
     Row("upper", "Photographs of the real people", "held out; what a perfect reconstruction would reach"),
-    Row("oracle", "True private embedding", "the ceiling of this prior"),
+    Row("oracle", "True private embedding", "the ceiling of this prior", "not an attack"),
     Row("attack", "Attack", "all images"),
+    Row(
+        "attack-finished",
+        "Attack, optimised pixels",
+        "the same images after gradient steps on their pixels",
+        "not a reconstruction: these are adversarial examples of the target",
+    ),
     Row("successes", "Attack, successes alone", "the images that every judge recognises"),
     Row("start", "Start", "the same sampling without a step of optimisation"),
     Row("lower", "Photographs of other people", "what knowing nothing reaches"),

@@ -135,6 +135,14 @@ class Optimiser(Section):
     weight_decay: Weight = 0.0
 
 
+class Finishing(Section):
+    """Gradient steps on finished pixels, judged as a row of their own: adversarial examples, not reconstructions."""
+
+    steps: Count = 0
+    """0: none, and no such row."""
+    rate: Rate = 0.01
+
+
 class Sampling(Section):
     """How reconstructions are drawn from the trained generator and which are kept."""
 
@@ -150,6 +158,7 @@ class Sampling(Section):
     keep: Positive = 4
     views: Positive = 4
     batch: Positive = 32
+    finishing: Finishing = Finishing()
 
     @model_validator(mode="after")
     def _keep_no_more_than_drawn(self) -> Self:

@@ -1,5 +1,6 @@
 """A whole inversion run."""
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
@@ -26,7 +27,7 @@ from diffaudit.settings.attack import (
 )
 from diffaudit.settings.base import Count, FolderName, Positive, Section, Seed
 from diffaudit.settings.judging import Judging
-from diffaudit.settings.schemes import Scheme, with_schemes
+from diffaudit.settings.schemes import Scheme, overridden, with_schemes
 from diffaudit.settings.terms import Terms
 
 
@@ -93,9 +94,12 @@ class InversionSettings(Section):
     @model_validator(mode="before")
     @classmethod
     def _lay_schemes_under(cls, values: Any) -> Any:
-        schemes = values.get("schemes") if isinstance(values, dict) else None
-        known = isinstance(schemes, list) and all(scheme in get_args(Scheme) for scheme in schemes)
-        return with_schemes(values, schemes) if known and schemes else values
+        given = values.get("schemes") if isinstance(values, dict) else None
+        if not isinstance(given, Iterable) or isinstance(given, str | Mapping):
+            return values
+        schemes = list(given)
+        known = all(scheme in get_args(Scheme) for scheme in schemes)
+        return {**(with_schemes(values, schemes) if known else values), "schemes": schemes}
 
     @field_validator("schemes")
     @classmethod
@@ -103,6 +107,15 @@ class InversionSettings(Section):
         if len(set(schemes)) < len(schemes):
             raise PydanticCustomError("schemes", "Input should name each scheme once")
         return schemes
+
+    @model_validator(mode="after")
+    def _no_scheme_in_vain(self) -> Self:
+        vain = overridden(self.schemes, self.terms, self.weighting)
+        if vain:
+            rule = "name none that the settings override whole"
+            found = "; ".join(f"{scheme}, overridden by {', '.join(keys)}" for scheme, keys in vain.items())
+            raise ValueError(f"`schemes` should {rule}. Found {found}. Leave out the letter, or one of its keys.")
+        return self
 
     @model_validator(mode="after")
     def _stage_names_differ(self) -> Self:

@@ -11,7 +11,7 @@ from diffaudit._faults import faults
 from diffaudit._yaml import parse_yaml
 from diffaudit.configurations import settings_path
 from diffaudit.errors import InvalidSetting
-from diffaudit.settings import InversionSettings, SettingsError, load_settings
+from diffaudit.settings import Finishing, InversionSettings, SettingsError, load_settings
 from diffaudit.settings.base import Count, FolderName, Positive, Section, Seed
 
 REFERENCES = ("start", "oracle", "upper", "lower")
@@ -223,7 +223,8 @@ def _with_reference_rows(rows: list[PlannedRow]) -> Iterable[PlannedRow]:
 
 def start_of(settings: InversionSettings) -> tuple[Any, ...]:
     """All that the images of rows `start` and `oracle` depend on, beside the seed."""
-    return settings.attack, settings.classes, settings.embedding.anchor_images, settings.sampling
+    sampling = settings.sampling.model_copy(update={"finishing": Finishing()})
+    return settings.attack, settings.classes, settings.embedding.anchor_images, sampling
 
 
 def _doubles(name: str, values: Iterable[Any]) -> list[str]:

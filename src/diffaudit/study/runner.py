@@ -1,8 +1,9 @@
 """One inversion run from settings to report: builds, trains, samples, judges; every finished part survives a kill."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 from diffaudit import build
 from diffaudit.events import Event
 from diffaudit.inversion.attacker import Attacker
+from diffaudit.inversion.finishing import adversarial_pixels
 from diffaudit.inversion.generator import as_published, published_projector
 from diffaudit.inversion.sampling import Reconstructions, sample
 from diffaudit.judging.judge import Judge, Judged
-from diffaudit.records import RunFolder, read_curves, read_records, write_atomically, write_json
+from diffaudit.records import ROWS, RunFolder, read_curves, read_records, write_atomically, write_json
 from diffaudit.settings import InversionSettings
 from diffaudit.study.checkpoints import load_tensors, save_tensors
 from diffaudit.study.manifest import begin_manifest, claim, finish_manifest
@@ -95,25 +97,53 @@ def _attack(run: Run, attacker: Attacker, projector: Mapping[str, Tensor]) -> di
     with torch.no_grad():
         final = state.embedding(torch.arange(len(attacker.classes)))
     rows["attack"] = _sampled(run, attacker, final, "attack")
+    if settings.sampling.finishing.steps:
+        rows["attack-finished"] = _finished(run, attacker, rows["attack"])
     return rows
 
 
 def _sampled(run: Run, attacker: Attacker, embeddings: Tensor, row: str) -> Reconstructions:
-    """A row's reconstructions, drawn or, where an earlier try drew them already, read back."""
+    """A row's reconstructions under these embeddings."""
+
+    def draw() -> Reconstructions:
+        with run.timed("sample"):
+            return sample(
+                attacker,
+                embeddings,
+                build.build_sample_plan(run.settings.sampling, attack=row == "attack"),
+                seed=run.settings.seed,
+                on_batch=lambda done, total: run.watch(Event(f"sample {row}", done, total, {})),
+            )
+
+    return _kept(run, row, draw)
+
+
+def _finished(run: Run, attacker: Attacker, drawn: Reconstructions) -> Reconstructions:
+    """Adversarial examples made from the attack's reconstructions, which stay as they are."""
+    asked, batch = run.settings.sampling.finishing, run.settings.sampling.batch
+
+    def move() -> Reconstructions:
+        parts = []
+        with run.timed("finish"):
+            for images, labels in zip(drawn.images.split(batch), drawn.labels.split(batch), strict=True):
+                parts.append(
+                    adversarial_pixels(attacker.classifier, images, labels, steps=asked.steps, rate=asked.rate)
+                )
+                run.watch(Event("finish attack", sum(map(len, parts)), len(drawn.images), {}))
+        return replace(drawn, images=torch.cat(parts))
+
+    return _kept(run, "attack-finished", move)
+
+
+def _kept(run: Run, row: str, make: Callable[[], Reconstructions]) -> Reconstructions:
+    """A row's images, made or, where an earlier try made them already, read back."""
     path = run.folder.checkpoints / f"row-{row}.safetensors"
     kept = load_tensors(path)
     if kept is not None:
         return Reconstructions(**kept)
-    with run.timed("sample"):
-        rebuilt = sample(
-            attacker,
-            embeddings,
-            build.build_sample_plan(run.settings.sampling, attack=row == "attack"),
-            seed=run.settings.seed,
-            on_batch=lambda done, total: run.watch(Event(f"sample {row}", done, total, {})),
-        )
-    save_tensors(path, vars(rebuilt))
-    return rebuilt
+    made = make()
+    save_tensors(path, vars(made))
+    return made
 
 
 def _oracle(run: Run, attacker: Attacker, judge: Judge, projector: Mapping[str, Tensor]) -> Reconstructions:
@@ -129,7 +159,7 @@ def _judge(run: Run, attacker: Attacker, judge: Judge, rows: dict[str, Reconstru
     """Writes every row's pictures, and the records of all rows at once."""
     judged = [
         Judged(name, r.images, r.labels, r.sources, attacker.public.images[r.sources])
-        for name, r in sorted(rows.items(), key=lambda item: ("attack", "start", "oracle").index(item[0]))
+        for name, r in sorted(rows.items(), key=lambda item: ROWS.index(item[0]))
     ]
     if run.settings.reference_rows:
         private = judge.private
