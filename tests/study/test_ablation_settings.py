@@ -50,6 +50,23 @@ def test_the_ablation_sets_what_rows_may_not(load: Load, ablation_values: dict[s
     assert "should leave `seed` to the ablation and its base. Found 4." in faults_of(load, ablation_values)
 
 
+def test_a_row_that_sets_a_list_whole_is_rid_of_what_its_mode_sets_inside(
+    load: Load, ablation_values: dict[str, Any]
+) -> None:
+    stage = {"name": "one", "trains": ["embedding"], "steps": 1, "rate": 0.1, "weights": {"cls": 1.0}}
+    ablation_values |= {
+        "set": {"stages": [stage, stage | {"name": "two"}]},
+        "modes": {"rollout": {"stages.1.steps": 9}},
+        "rows": [
+            {"name": "baseline", "mode": "rollout"},
+            {"name": "B", "mode": "rollout", "set": {"stages": [stage]}},
+        ],
+    }
+    baseline, scheme = (row.settings for row in load(ablation_values).rows)
+    assert [stage.steps for stage in baseline.stages] == [1, 9]
+    assert [stage.steps for stage in scheme.stages] == [1]
+
+
 def test_reference_rows_are_drawn_once(load: Load, ablation_values: dict[str, Any]) -> None:
     ablation_values["rows"] = [
         {"name": "B", "mode": "rollout"},

@@ -153,7 +153,8 @@ def _resolved(
         for dotted, value in group.items():
             if dotted.partition(".")[0] in barred or (mode is not None and dotted == "image.mode"):
                 found.append(f"`{key}` should leave `{dotted}` to the ablation and its base. Found {value!r}.")
-            overrides.pop(dotted, None)  # what is set last is laid over last
+            # What is set last is laid over last, and nothing that was set inside it before is left.
+            overrides = {key: kept for key, kept in overrides.items() if not f"{key}.".startswith(f"{dotted}.")}
             overrides[dotted] = value
     if mode is not None:
         overrides["image.mode"] = mode
