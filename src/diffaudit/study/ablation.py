@@ -6,6 +6,7 @@ rows added to the file later join those that are there.
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ def _side_by_side(
     pool = ProcessPoolExecutor(
         min(workers, max(1, len(runs))),
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=torch.set_num_threads,
+        initializer=_begin_worker,
         initargs=(max(1, cores // workers),),
     )
     try:
@@ -125,6 +126,19 @@ def _side_by_side(
             yield futures[future], _answer(future)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker(threads: int) -> None:
+    """A worker's share of the cores, and its end with its parent: one that went on alone would meet its successor."""
+    torch.set_num_threads(threads)
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # it was spawned
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _answer(future: Future[str | None]) -> str | None:

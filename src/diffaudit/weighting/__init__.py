@@ -3,6 +3,7 @@
 from diffaudit.weighting.base import Weighting, require_bounded, weighted_sum
 from diffaudit.weighting.fixed import Fixed
 from diffaudit.weighting.gradient import GradientWeighting, JacobianDescent, loss_gradients
+from diffaudit.weighting.ramped import Ramp, Ramped
 from diffaudit.weighting.scale import Scale, ScaleKind, next_scale
 from diffaudit.weighting.staged import Staged, StageWeights, handover_fraction
 from diffaudit.weighting.uncertainty import Uncertainty, uncertainty_loss
@@ -11,6 +12,8 @@ __all__ = [
     "Fixed",
     "GradientWeighting",
     "JacobianDescent",
+    "Ramp",
+    "Ramped",
     "Scale",
     "ScaleKind",
     "StageWeights",
