@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from diffaudit.attention import AttentionView
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Candidate:
@@ -22,6 +24,8 @@ class Candidate:
         progress: ``(B,)`` in [0, 1], 0 at pure noise, of the same draw.
         negatives: ``(B, N, D)`` unit identity embeddings of other classes, each image's own; None without a bank.
         negatives_present: ``(B, N)`` boolean, False where an image has fewer than ``N``; None: all are present.
+        attention: what the prior attends to in ``image``'s latent and in the clean one; None where nothing is recorded.
+        mask: ``(B, 1, h, w)`` in [0, 1], of any side: where a perturbation may act; None: everywhere.
     """
 
     image: Tensor
@@ -36,3 +40,5 @@ class Candidate:
     progress: Tensor | None = None
     negatives: Tensor | None = None
     negatives_present: Tensor | None = None
+    attention: AttentionView | None = None
+    mask: Tensor | None = None

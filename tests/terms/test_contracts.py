@@ -2,22 +2,30 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from diffaudit import terms
+from diffaudit.attention import AttentionBranch, AttentionLayer, AttentionView
 from diffaudit.candidate import Candidate
 from diffaudit.models.attributes import AttributeEstimator, harmonic_light, low_pass_light
 from diffaudit.terms import (
     AngularMargin,
+    AttentionContrast,
+    AttentionDrift,
+    AttentionEntropy,
+    AttentionReplacement,
+    AttentionVariance,
     Attributes,
     BatchTerm,
     Diversity,
     FeatureCentre,
+    Frequency,
     HierarchicalPerceptual,
     IdentityCosine,
     IdentityMargin,
@@ -28,6 +36,7 @@ from diffaudit.terms import (
     Perceptual,
     PriorNoise,
     Regulariser,
+    SelfAttention,
     Term,
     TopK,
     TopKSoftplus,
@@ -39,6 +48,11 @@ from diffaudit.terms import (
 )
 
 CLASSES, FEATURES = 5, 6
+FINE, COARSE = (AttentionLayer(f"up_blocks.{number}.attn2", "up", "cross") for number in (1, 0))
+PLACES = AttentionLayer("up_blocks.1.attn1", "up", "self")
+PERTURBED = tuple(f"attention.perturbed.steps.{step}." for step in (0, 1))
+CROSS = tuple(step + layer.name.replace(".", "/") for step in PERTURBED for layer in (FINE, COARSE))
+SELF = tuple(step + PLACES.name.replace(".", "/") for step in PERTURBED)
 
 
 class Convolutions(nn.Module):
@@ -68,7 +82,7 @@ def light(function: Callable[[Tensor], Tensor], numbers: int) -> AttributeEstima
 
 @dataclass(frozen=True)
 class Case:
-    """How a term is made (from torch's seeded randomness) and which of the candidate's tensors it descends."""
+    """How a term is made (from torch's seeded randomness) and which of the tensors it descends, by their paths."""
 
     make: Callable[[], Term | BatchTerm]
     reads: tuple[str, ...]
@@ -99,6 +113,17 @@ CASES = [
     Case(lambda: Attributes(light(harmonic_light, 9), {"illumination": 0.2}, distance="l2"), ("image",)),
     Case(lambda: Perceptual(Convolutions()), ("image",)),
     Case(lambda: HierarchicalPerceptual(Convolutions(), weights=(0.4, 0.6)), ("image",)),
+    Case(lambda: AttentionVariance(side=4), CROSS),
+    Case(lambda: AttentionVariance(side=4, joint=True, layers={FINE: 1.0, COARSE: 0.5}), CROSS),
+    Case(lambda: AttentionEntropy(side=4), CROSS),
+    Case(lambda: AttentionContrast(margin=1.0), CROSS),
+    Case(AttentionReplacement, CROSS),
+    Case(lambda: AttentionReplacement(norm="l2", layers={COARSE: 2.0}), CROSS[1::2]),
+    Case(AttentionDrift, CROSS),
+    Case(SelfAttention, SELF),
+    Case(lambda: SelfAttention(divergence="kl", layers={PLACES: 2.0}), SELF),
+    Case(lambda: SelfAttention(divergence="js"), SELF),
+    Case(Frequency, ("image",)),
 ]
 BATCH_CASES = [Case(Diversity, ("embedding",))]
 every_independent_term = pytest.mark.parametrize("case", CASES, ids=str)
@@ -117,6 +142,14 @@ def candidate_of(images: int = 4, seed: int = 0) -> Candidate:
     def draw(*shape: int) -> Tensor:
         return torch.randn(images, *shape, generator=generator, dtype=torch.float64)
 
+    def branch(tokens: int) -> AttentionBranch:
+        def maps() -> dict[AttentionLayer, Tensor]:
+            fine, coarse, places = draw(16, tokens), draw(4, tokens), draw(2, 4, 4)
+            return {FINE: fine.softmax(2), COARSE: coarse.softmax(2), PLACES: places.softmax(3)}
+
+        number = torch.arange(tokens).expand(images, tokens)
+        return AttentionBranch(steps=(maps(), maps()), label=(number > 0) & (number < 3), rival=number == 4)
+
     return Candidate(
         image=draw(3, 8, 8).sigmoid(),
         source=draw(3, 8, 8).sigmoid(),
@@ -130,12 +163,41 @@ def candidate_of(images: int = 4, seed: int = 0) -> Candidate:
         progress=draw().sigmoid(),
         negatives=nn.functional.normalize(draw(6, 7), dim=2),
         negatives_present=torch.arange(6).expand(images, 6) < 4,
+        attention=AttentionView(perturbed=branch(6), clean=branch(6), distractor=branch(7)),
+        mask=draw(1, 4, 4).sigmoid(),
     )
 
 
-def mapped(candidate: Candidate, change: Callable[[Tensor], Tensor]) -> Candidate:
-    tensors = {field.name: getattr(candidate, field.name) for field in fields(candidate)}
-    return replace(candidate, **{name: change(tensor) for name, tensor in tensors.items()})
+def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The value with each of its tensors changed, however deep it lies."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, tuple):
+        return tuple(mapped(part, change) for part in value)
+    if isinstance(value, dict):
+        return {key: mapped(part, change) for key, part in value.items()}
+    assert is_dataclass(value)
+    assert not isinstance(value, type)
+    return replace(value, **{field.name: mapped(getattr(value, field.name), change) for field in fields(value)})
+
+
+def tensors_of(value: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+    mapped(value, lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
+    return found
+
+
+def at(value: Any, path: str) -> Tensor:
+    """The tensor at a path as ``attention.perturbed.steps.0.up_blocks/1/attn2``."""
+    for part in path.split("."):
+        if isinstance(value, tuple):
+            value = value[int(part)]
+        elif isinstance(value, dict):
+            value = next(maps for layer, maps in value.items() if layer.name.replace(".", "/") == part)
+        else:
+            value = getattr(value, part)
+    assert isinstance(value, Tensor)
+    return value
 
 
 def test_every_exported_term_has_a_case() -> None:
@@ -170,7 +232,7 @@ def test_a_row_depends_on_its_image_alone(case: Case) -> None:
 @every_independent_term
 def test_a_gradient_stays_in_its_row(case: Case) -> None:
     candidate = candidate_of()
-    leaves = [getattr(candidate, name).requires_grad_() for name in case.reads]
+    leaves = [at(candidate, path).requires_grad_() for path in case.reads]
     for gradient in torch.autograd.grad(made(case)(candidate)[0], leaves):
         assert gradient[0].abs().max() > 0
         assert gradient[1:].abs().max() == 0
@@ -184,7 +246,7 @@ def test_a_row_depends_on_its_class_alone(case: Case) -> None:
         alone = term(mapped(candidate, partial(torch.index_select, dim=0, index=torch.tensor(rows))))
         torch.testing.assert_close(values[rows], alone)
         assert values[rows[0]] == values[rows[1]]
-    leaves = [getattr(candidate, name).requires_grad_() for name in case.reads]
+    leaves = [at(candidate, path).requires_grad_() for path in case.reads]
     for gradient in torch.autograd.grad(term(candidate)[0], leaves):
         assert gradient[:2].abs().amax() > 0
         assert gradient[2:].abs().max() == 0
@@ -200,10 +262,11 @@ def test_order_of_the_batch_does_not_matter(case: Case) -> None:
 @every_term
 def test_gradient_is_that_of_the_value(case: Case) -> None:
     term, candidate = made(case), candidate_of()
-    leaves = tuple(getattr(candidate, name).requires_grad_() for name in case.reads)
+    leaves = tuple(at(candidate, path).requires_grad_() for path in case.reads)
 
     def values(*tensors: Tensor) -> Tensor:
-        result: Tensor = term(replace(candidate, **dict(zip(case.reads, tensors, strict=True))))
+        given = {id(leaf): tensor for leaf, tensor in zip(leaves, tensors, strict=True)}
+        result: Tensor = term(mapped(candidate, lambda tensor: given.get(id(tensor), tensor)))
         return result
 
     assert torch.autograd.gradcheck(values, leaves)
@@ -230,5 +293,5 @@ def test_state_makes_another_copy_the_same_term(case: Case) -> None:
 def test_leaves_nothing_of_the_candidate_changed(case: Case) -> None:
     candidate, untouched = candidate_of(), candidate_of()
     made(case)(candidate)
-    for field in fields(candidate):
-        assert torch.equal(getattr(candidate, field.name), getattr(untouched, field.name))
+    for tensor, expected in zip(tensors_of(candidate), tensors_of(untouched), strict=True):
+        assert torch.equal(tensor, expected)

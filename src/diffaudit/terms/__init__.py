@@ -1,5 +1,15 @@
 """Terms: one file a family; the formula is a function, the term is the module that reads it off a candidate."""
 
+from diffaudit.terms.attention_maps import draw_heads, head_mean, label_map, label_shares, resized_map
+from diffaudit.terms.attention_shift import (
+    AttentionContrast,
+    AttentionDrift,
+    AttentionReplacement,
+    attention_contrast,
+    attention_drift,
+    attention_replacement,
+)
+from diffaudit.terms.attention_spread import AttentionEntropy, AttentionVariance, attention_entropy, attention_variance
 from diffaudit.terms.attributes import ATTRIBUTE_WEIGHTS, Attributes, attribute_distance
 from diffaudit.terms.base import BatchTerm, ParameterTerm, Term
 from diffaudit.terms.centres import FeatureCentre, LearnedCentre, centre_travel, feature_distance
@@ -24,15 +34,22 @@ from diffaudit.terms.perceptual import (
 from diffaudit.terms.prior import PriorNoise, noise_cosine, noise_hybrid, noise_mse
 from diffaudit.terms.regulariser import Regulariser, lora_norm, norm_penalty
 from diffaudit.terms.schedules import constant_weight, cosine_weight, linear_weight, step_weight
+from diffaudit.terms.structure import Frequency, SelfAttention, frequency_distance, self_attention_distance
 
 __all__ = [
     "ATTRIBUTE_WEIGHTS",
     "DEPTH_WEIGHTS",
     "AngularMargin",
+    "AttentionContrast",
+    "AttentionDrift",
+    "AttentionEntropy",
+    "AttentionReplacement",
+    "AttentionVariance",
     "Attributes",
     "BatchTerm",
     "Diversity",
     "FeatureCentre",
+    "Frequency",
     "HierarchicalPerceptual",
     "IdentityCosine",
     "IdentityMargin",
@@ -43,22 +60,33 @@ __all__ = [
     "Perceptual",
     "PriorNoise",
     "Regulariser",
+    "SelfAttention",
     "Term",
     "TopK",
     "TopKSoftplus",
     "adaptive_k",
     "angular_hinge",
+    "attention_contrast",
+    "attention_drift",
+    "attention_entropy",
+    "attention_replacement",
+    "attention_variance",
     "attribute_distance",
     "centre_travel",
     "constant_weight",
     "cosine_weight",
+    "draw_heads",
     "embedding_concentration",
     "feature_distance",
     "feature_map_distance",
+    "frequency_distance",
+    "head_mean",
     "hierarchical_distance",
     "identity_distance",
     "identity_margin",
     "identity_soft_margin",
+    "label_map",
+    "label_shares",
     "linear_weight",
     "logit_hinge",
     "lora_norm",
@@ -66,6 +94,8 @@ __all__ = [
     "noise_hybrid",
     "noise_mse",
     "norm_penalty",
+    "resized_map",
+    "self_attention_distance",
     "step_weight",
     "topk_margin",
     "topk_softplus",

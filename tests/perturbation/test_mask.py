@@ -1,0 +1,108 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from diffaudit.errors import InvalidSetting
+from diffaudit.models.classifier import Classifier
+from diffaudit.models.networks import build_network
+from diffaudit.perturbation.mask import attention_mask, blend, grad_cam
+
+
+class OneChannel(nn.Module):
+    """Class 0 is the mean of red, class 1 minus that: the last feature maps are the image's own channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps = nn.Conv2d(3, 3, 1, bias=False)
+        self.head = nn.Linear(3, 2, bias=False)
+        with torch.no_grad():
+            self.maps.weight.copy_(torch.eye(3)[:, :, None, None])
+            self.head.weight.copy_(torch.tensor([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.maps(images).mean((2, 3)))
+        return logits
+
+
+class Tokens(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 4, 2, stride=2)
+        self.norm = nn.LayerNorm(4)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.norm(self.patches(images).flatten(2).transpose(1, 2)).mean(1))
+        return logits
+
+
+def classifier(model: nn.Module) -> Classifier:
+    return Classifier(model.eval(), size=None, fingerprint="")
+
+
+def test_attention_by_hand() -> None:
+    maps = torch.tensor([[0.1, 0.2, 0.3, 0.5], [0.4, 0.4, 0.4, 0.4]], requires_grad=True)
+    soft = attention_mask(maps, 2)
+    assert not soft.requires_grad
+    torch.testing.assert_close(soft[:, 0].flatten(1), torch.tensor([[0.0, 0.25, 0.5, 1.0], [1.0, 1.0, 1.0, 1.0]]))
+    assert attention_mask(maps, 2, threshold=0.5)[0].flatten().tolist() == [0.0, 0.0, 1.0, 1.0]
+    assert attention_mask(maps, 8).shape == (2, 1, 8, 8)
+
+
+def test_grad_cam_in_closed_form() -> None:
+    images = torch.rand(2, 3, 4, 4)
+    red = images[:, :1]
+    least, most = red.amin((2, 3), keepdim=True), red.amax((2, 3), keepdim=True)
+    found = grad_cam([classifier(OneChannel())], images, torch.tensor([0, 0]), 4)
+    torch.testing.assert_close(found, (red - least) / (most - least))
+    # Nothing speaks for class 1: its map is even, and excludes nothing.
+    assert grad_cam([classifier(OneChannel())], images, torch.tensor([1, 1]), 4).unique().tolist() == [1.0]
+
+
+@pytest.mark.parametrize("architecture", ["residual", "plain", "depthwise"])
+def test_grad_cam_is_that_of_the_last_maps(architecture: str) -> None:
+    torch.manual_seed(0)
+    network = build_network(architecture, 3).eval()
+    images, target = torch.rand(2, 3, 64, 64), torch.tensor([2, 0])
+    maps = network.maps(images)[-1]
+    logits: Tensor = network.head(network.neck(maps))
+    (gradient,) = torch.autograd.grad(logits.gather(1, target[:, None]).sum(), maps)
+    cam = (gradient.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True).relu()
+    most, least = cam.amax((1, 2, 3), keepdim=True), cam.amin((1, 2, 3), keepdim=True)
+    expected = torch.where(most > least, (cam - least) / (most - least), 1.0)
+    model = classifier(network)
+    found = grad_cam([model], images, target, maps.shape[-1])
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-5)
+    both = grad_cam([model, model], images, target, 8, threshold=0.5)
+    assert torch.equal(both, grad_cam([model], images, target, 8, threshold=0.5))
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_models_without_maps_are_refused_with_a_reason() -> None:
+    images, target = torch.rand(1, 3, 4, 4), torch.tensor([0])
+    with pytest.raises(InvalidSetting, match=r"Found 'one that ends in tokens'\. Take the mask from attention"):
+        grad_cam([classifier(Tokens())], images, target, 4)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
+    with pytest.raises(InvalidSetting, match="Found 'one without modules that return any'"):
+        grad_cam([classifier(flat)], images, target, 4)
+    with pytest.raises(InvalidSetting, match="`classifiers` should hold at least one"):
+        grad_cam([], images, target, 4)
+
+
+def test_the_background_stays() -> None:
+    latents, clean = torch.randn(2, 4, 2, 2), torch.randn(2, 4, 2, 2)
+    mask = torch.tensor([[1.0, 0.0], [0.0, 0.5]]).expand(2, 1, 2, 2)
+    found = blend(latents, clean, mask)
+    assert torch.equal(found[..., 0, 1], clean[..., 0, 1])
+    assert torch.equal(found[..., 0, 0], latents[..., 0, 0])
+    torch.testing.assert_close(found[..., 1, 1], (latents + clean)[..., 1, 1] / 2)
+
+
+def test_refusals() -> None:
+    latents = torch.zeros(1, 4, 2, 2)
+    with pytest.raises(InvalidSetting, match="`clean_latents` should have the latents' shape"):
+        blend(latents, latents[:, :2], latents[:, :1])
+    with pytest.raises(InvalidSetting, match="`mask` should be one plane per image"):
+        blend(latents, latents, latents)
+    with pytest.raises(InvalidSetting, match=r"`threshold` should be in \(0, 1\]"):
+        attention_mask(torch.rand(1, 4), 2, threshold=0.0)
