@@ -1,5 +1,16 @@
 """Terms: one file a family; the formula is a function, the term is the module that reads it off a candidate."""
 
+from diffaudit.terms.adversarial import (
+    distribution_distance,
+    dlr,
+    fooling_margin,
+    goal_cross_entropy,
+    goal_dlr,
+    goal_margin,
+    negated_cross_entropy,
+    peaked_goal,
+    uniform_goal,
+)
 from diffaudit.terms.attention_maps import draw_heads, head_mean, label_map, label_shares, resized_map
 from diffaudit.terms.attention_shift import (
     AttentionContrast,
@@ -75,11 +86,17 @@ __all__ = [
     "centre_travel",
     "constant_weight",
     "cosine_weight",
+    "distribution_distance",
+    "dlr",
     "draw_heads",
     "embedding_concentration",
     "feature_distance",
     "feature_map_distance",
+    "fooling_margin",
     "frequency_distance",
+    "goal_cross_entropy",
+    "goal_dlr",
+    "goal_margin",
     "head_mean",
     "hierarchical_distance",
     "identity_distance",
@@ -90,13 +107,16 @@ __all__ = [
     "linear_weight",
     "logit_hinge",
     "lora_norm",
+    "negated_cross_entropy",
     "noise_cosine",
     "noise_hybrid",
     "noise_mse",
     "norm_penalty",
+    "peaked_goal",
     "resized_map",
     "self_attention_distance",
     "step_weight",
     "topk_margin",
     "topk_softplus",
+    "uniform_goal",
 ]
