@@ -10,6 +10,7 @@ from diffaudit.errors import InvalidSetting
 from diffaudit.models.bundled import WEIGHTS, bundled_folder, fingerprint, load_network, save_network
 from diffaudit.models.networks import build_network
 
+MOST_BYTES = 40_000_000
 CARD = {"architecture": "residual", "outputs": 4, "size": 64}
 
 
@@ -66,3 +67,7 @@ def test_bundled_networks_load(card: Path) -> None:
     network, described = load_network(folder)
     images = torch.rand(1, 3, described["size"], described["size"])
     assert network(images).shape == (1, described["outputs"])
+
+
+def test_bundled_files_stay_small() -> None:
+    assert sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()) < MOST_BYTES

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from diffaudit.data.captions import CLEAR_HAIR, HAIR_LABELS, hair_clearness, hair_labels
 from diffaudit.data.faces import sample_identities
 from diffaudit.errors import InvalidSetting
 from diffaudit.events import Event
@@ -20,6 +21,7 @@ from diffaudit.training import makers, populations, recipes, workshop
 from diffaudit.training.attributes import attribute_targets
 from diffaudit.training.bundle import train_bundle
 from diffaudit.training.loop import fit
+from diffaudit.training.pool import rendered_pool
 from diffaudit.training.prior import small_prior
 from diffaudit.training.recipes import BUNDLED, RECIPES
 from diffaudit.training.workshop import Workshop
@@ -38,10 +40,12 @@ def village(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     monkeypatch.setattr(recipes, "RECIPES", few)
     monkeypatch.setattr(recipes, "PER_IDENTITY", 4)
+    monkeypatch.setattr(recipes, "PER_LABEL", 2)
     monkeypatch.setattr(makers, "small_prior", partial(small_prior, widths=(16, 16), cross_attention_dim=16))
     for name, count, seed in (("public", 8, 1), ("private", 5, 2), ("unseen", 3, 3)):
         people = sample_identities(count, seed=seed)
         monkeypatch.setattr(populations, f"{name}_identities", lambda people=people: people)
+    monkeypatch.setattr(populations, "unseen_crowd", lambda: sample_identities(12, seed=4))
 
 
 def card(folder: Path) -> dict[str, Any]:
@@ -173,6 +177,26 @@ def test_estimators_answer_in_the_factors_own_units(tmp_path: Path) -> None:
     assert len(found["scores"]["correlation_unseen"]) == 10
 
 
+@pytest.mark.usefixtures("village")
+def test_readers_of_hair_are_scored_on_clear_hair(tmp_path: Path) -> None:
+    train_bundle(["hair-mixer"], tmp_path, quick=True)
+    network, found = load_network(tmp_path / "hair-mixer")
+    assert tuple(found["labels"]) == HAIR_LABELS
+    crowd = rendered_pool(populations.unseen_crowd(), 4, seed=7)
+    images, people = crowd.at(torch.arange(len(crowd))), crowd.faces.identity
+    right = network(images).argmax(1) == hair_labels(people)
+    clear = hair_clearness(people) >= CLEAR_HAIR
+    assert 0 < clear.sum() < len(clear)
+    assert found["scores"]["accuracy_held_out"] == pytest.approx(float(right[clear].double().mean()), abs=1e-4)
+    assert found["scores"]["accuracy_with_unclear_hair"] == pytest.approx(float(right.double().mean()), abs=1e-4)
+
+
+def test_there_is_public_hair_of_every_label_to_learn_from() -> None:
+    people = populations.public_identities()
+    labels = hair_labels(people[hair_clearness(people) >= CLEAR_HAIR])
+    assert labels.bincount(minlength=len(HAIR_LABELS)).min() > 80
+
+
 def test_the_prior_comes_last_and_its_parts_first() -> None:
     assert BUNDLED[:2] == INTERMEDIATE
     assert BUNDLED[-1] == "prior"
@@ -182,8 +206,8 @@ def test_the_prior_comes_last_and_its_parts_first() -> None:
 def test_seeds_differ() -> None:
     """Two models of one seed would begin with the same weights and see the same pictures."""
     assert len({recipe.seed for recipe in RECIPES.values()}) == len(RECIPES)
-    pools = [RECIPES[name].pool_seed for name in ("target", "judge-plain", "judge-depthwise")]
-    assert len(set(pools)) == 3
+    pools = [recipe.pool_seed for recipe in RECIPES.values() if recipe.kind in ("classifier", "words")]
+    assert len(set(pools)) == len(pools) == 8
 
 
 @pytest.mark.parametrize("names", [["judge"], ["target", "oracle"]])

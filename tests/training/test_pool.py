@@ -7,7 +7,7 @@ import torch
 from diffaudit.data.faces import photographs, sample_identities
 from diffaudit.data.rendering import render_faces
 from diffaudit.errors import InvalidSetting
-from diffaudit.training.pool import RenderedPool, rendered_pool
+from diffaudit.training.pool import RenderedPool, even_rows, rendered_pool
 
 PEOPLE = sample_identities(3, seed=5)
 
@@ -55,3 +55,9 @@ def test_the_photographs_of_some_keep_their_numbers(pool: RenderedPool) -> None:
     part = pool.of([2, 0])
     assert part.labels.tolist() == [0, 0, 2, 2]
     assert torch.equal(part.images, pool.images[[0, 1, 4, 5]])
+
+
+def test_even_rows_by_hand() -> None:
+    labels = torch.tensor([7, 2, 7, 7, 2, 7])
+    assert even_rows(labels, 3).tolist() == [1, 4, 1, 0, 2, 3]
+    assert labels[even_rows(labels, 5)].tolist() == [2] * 5 + [7] * 5

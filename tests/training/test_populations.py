@@ -5,6 +5,7 @@ from diffaudit.training.populations import (
     TWIN_PAIRS,
     private_identities,
     public_identities,
+    unseen_crowd,
     unseen_identities,
 )
 
@@ -14,11 +15,9 @@ def people(identities: Tensor) -> set[tuple[float, ...]]:
 
 
 def test_nobody_is_in_two_populations() -> None:
-    public, private, unseen = people(public_identities()), people(private_identities()), people(unseen_identities())
-    assert (len(public), len(private), len(unseen)) == (4000, 100, 200)
-    assert not public & private
-    assert not public & unseen
-    assert not private & unseen
+    groups = [people(group()) for group in (public_identities, private_identities, unseen_identities, unseen_crowd)]
+    assert [len(group) for group in groups] == [4000, 100, 200, 1000]
+    assert len(set().union(*groups)) == 4000 + 100 + 200 + 1000
 
 
 def test_they_are_the_same_each_time() -> None:

@@ -23,6 +23,9 @@ HAIR_COLOURS: Mapping[str, tuple[float, float, float]] = {
 """What each word for a hair colour means: RGB in [0, 1]."""
 
 HAIR_LENGTHS = ("long", "short")
+HAIR_LABELS = tuple(f"{length} {colour} hair" for colour in HAIR_COLOURS for length in HAIR_LENGTHS)
+"""What a caption says of hair, by :func:`hair_labels`: colours in the order above, of each the long hair first."""
+
 LONGEST_CAPTION = 24
 """The most tokens that :func:`split_words` finds in a caption."""
 
@@ -43,6 +46,11 @@ CLEAR_YAW = 15.0
 CLEAR_PITCH = 10.0
 CLEAR_LIGHT = 0.5
 
+CLEAR_HAIR = 0.3
+"""The :func:`hair_clearness` from which hair is clear. Captions name all hair; about half of all heads have clear hair.
+
+Below, a photograph's light and pose decide between two words as much as the hair does."""
+
 
 def captions(faces: FaceFactors) -> list[str]:
     """Return one caption per row of ``faces``, of :data:`VOCABULARY` and at most :data:`LONGEST_CAPTION` tokens.
@@ -59,7 +67,7 @@ def captions(faces: FaceFactors) -> list[str]:
     a portrait of a person with short blond hair, smiling
     """
     words = zip(
-        hair_words(faces.identity),
+        hair_labels(faces.identity).tolist(),
         _column(faces.identity, IDENTITY_FACTORS, "beard"),
         _column(faces.identity, IDENTITY_FACTORS, "glasses"),
         _column(faces.expression, EXPRESSION_FACTORS, "smile"),
@@ -71,27 +79,40 @@ def captions(faces: FaceFactors) -> list[str]:
         strict=True,
     )
     return [
-        _person(colour, length, beard, glasses) + _expression(smile, blink) + _facing(yaw, pitch) + _light(side, height)
-        for (colour, length), beard, glasses, smile, blink, yaw, pitch, side, height in words
+        _person(HAIR_LABELS[hair], beard, glasses)
+        + _expression(smile, blink)
+        + _facing(yaw, pitch)
+        + _light(side, height)
+        for hair, beard, glasses, smile, blink, yaw, pitch, side, height in words
     ]
 
 
-def hair_words(identity: Tensor) -> list[tuple[str, str]]:
-    """Return (colour, length) of the hair of each row of ``identity (N, 23)``.
+def hair_labels(identity: Tensor) -> Tensor:
+    """Return where in :data:`HAIR_LABELS` the hair of each face stands, ``(N, 23) -> (N,)`` integers.
 
-    The colour is the nearest in RGB of :data:`HAIR_COLOURS`, the length one of :data:`HAIR_LENGTHS`.
+    The colour is the nearest in RGB of :data:`HAIR_COLOURS`; hair is long from :data:`LONG_HAIR` on.
 
     >>> from diffaudit.data.faces import sample_identities
-    >>> hair_words(sample_identities(3, seed=1))
-    [('brown', 'long'), ('blond', 'long'), ('blond', 'short')]
+    >>> [HAIR_LABELS[label] for label in hair_labels(sample_identities(3, seed=1))]
+    ['long brown hair', 'long blond hair', 'short blond hair']
     """
-    factor = dict(zip(IDENTITY_FACTORS, identity.unbind(1), strict=True))
-    names = list(HAIR_COLOURS)
-    colours = hair_colour(factor["hair_darkness"], factor["hair_redness"])
-    distance = (colours[:, None] - torch.tensor([HAIR_COLOURS[name] for name in names])).square().sum(dim=2)
-    nearest = distance.argmin(dim=1).tolist()
-    long = (factor["hair_length"] >= LONG_HAIR).tolist()
-    return [(names[index], "long" if falls else "short") for index, falls in zip(nearest, long, strict=True)]
+    distances, length = _hair(identity)
+    return len(HAIR_LENGTHS) * distances.argmin(dim=1) + (length < LONG_HAIR)
+
+
+def hair_clearness(identity: Tensor) -> Tensor:
+    """Return how far from their borders the words for hair are, ``(N, 23) -> (N,)`` in [0, 1].
+
+    The smaller of two: one less the ratio of the distances to the nearest and to the next colour, and how far the
+    length is from :data:`LONG_HAIR`, 1 for the longest and the shortest. At 0 another word would do as well.
+
+    >>> from diffaudit.data.faces import sample_identities
+    >>> hair_clearness(sample_identities(3, seed=1))
+    tensor([0.5087, 0.2794, 0.1823])
+    """
+    distances, length = _hair(identity)
+    nearest, following = distances.sort(dim=1).values[:, :2].unbind(1)
+    return torch.minimum(1 - nearest / following, (length - LONG_HAIR).abs() / LONG_HAIR)
 
 
 def split_words(caption: str) -> list[str]:
@@ -103,9 +124,17 @@ def split_words(caption: str) -> list[str]:
     return re.findall(r"[a-z]+|,", caption.lower())
 
 
-def _person(colour: str, length: str, beard: float, glasses: float) -> str:
+def _hair(identity: Tensor) -> tuple[Tensor, Tensor]:
+    """The distances in RGB to every colour with a word, ``(N, 5)``, and the length ``(N,)``."""
+    factor = dict(zip(IDENTITY_FACTORS, identity.unbind(1), strict=True))
+    colours = hair_colour(factor["hair_darkness"], factor["hair_redness"])
+    named = torch.tensor(list(HAIR_COLOURS.values()))
+    return (colours[:, None] - named).square().sum(dim=2).sqrt(), factor["hair_length"]
+
+
+def _person(hair: str, beard: float, glasses: float) -> str:
     who = "a bearded person" if beard > 0 else "a person"
-    return f"a portrait of {who} with {length} {colour} hair{' and glasses' if glasses > 0 else ''}"
+    return f"a portrait of {who} with {hair}{' and glasses' if glasses > 0 else ''}"
 
 
 def _expression(smile: float, blink: float) -> str:

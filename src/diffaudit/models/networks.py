@@ -1,20 +1,26 @@
-"""The three families of small networks behind the bundled classifiers, encoders and estimators.
+"""The families of networks behind the bundled classifiers, encoders and estimators.
 
-Each is ``features (B, 3, 64, 64) in [0, 1] -> (B, P)`` followed by one linear ``head``. Three families, because an
+Each is ``features (B, 3, 64, 64) in [0, 1] -> (B, P)`` followed by one linear ``head``. Several families, because an
 audit judges with other architectures than it attacks. The last 4 x 4 map is flattened, not averaged: where on an
 aligned face something is found is most of what it says (as in ArcFace's networks, Deng et al. 2019, 1801.07698).
+
+Small members, of about 9,000 parameters, answer what a glance answers, such as the colour of hair. They end at 8 x 8,
+fine enough for a map of what they looked at, and average its upper and its lower half.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from diffaudit.errors import InvalidSetting
 
 FEATURES = 256
 SPACE = 4 * 4
+SMALL_FEATURES = 20
 
 
 class Network(nn.Module, ABC):
@@ -40,12 +46,16 @@ class Network(nn.Module, ABC):
 class _Staged(Network):
     """A stem and stages in sequence; subclasses say what a stage is made of."""
 
-    def __init__(self, stem: nn.Module, stages: Sequence[nn.Module], width: int, outputs: int) -> None:
+    def __init__(
+        self, stem: nn.Module, stages: Sequence[nn.Module], width: int, outputs: int, *, small: bool = False
+    ) -> None:
         super().__init__()
         self.stem = stem
         self.stages = nn.ModuleList(stages)
-        self.neck = nn.Sequential(nn.Flatten(), nn.Linear(SPACE * width, FEATURES), nn.LayerNorm(FEATURES), nn.SiLU())
-        self.head = nn.Linear(FEATURES, outputs)
+        halves = nn.Sequential(nn.AdaptiveAvgPool2d((2, 1)), nn.Flatten())
+        look, places, features = (halves, 2, SMALL_FEATURES) if small else (nn.Flatten(), SPACE, FEATURES)
+        self.neck = nn.Sequential(look, nn.Linear(places * width, features), nn.LayerNorm(features), nn.SiLU())
+        self.head = nn.Linear(features, outputs)
 
     def maps(self, images: Tensor) -> list[Tensor]:
         hidden = self.stem(2 * images - 1)
@@ -78,22 +88,22 @@ class _BasicBlock(nn.Module):
 class ResidualNetwork(_Staged):
     """Residual network with batch norm: the target, and the attacker's identity encoder."""
 
-    def __init__(self, outputs: int, widths: Sequence[int] = (32, 64, 128, 192)) -> None:
+    def __init__(self, outputs: int, widths: Sequence[int] = (32, 64, 128, 192), *, small: bool = False) -> None:
         first = widths[0]
         stem = nn.Sequential(
             nn.PixelUnshuffle(2), nn.Conv2d(12, first, 3, padding=1, bias=False), nn.BatchNorm2d(first), nn.ReLU()
         )
         pairs = pairwise(widths)
-        super().__init__(stem, [_BasicBlock(a, b, 2) for a, b in pairs], widths[-1], outputs)
+        super().__init__(stem, [_BasicBlock(a, b, 2) for a, b in pairs], widths[-1], outputs, small=small)
 
 
 class PlainNetwork(_Staged):
     """Plain convolutions with group norm, SiLU and max-pooling: a judge, and the attribute estimator."""
 
-    def __init__(self, outputs: int, widths: Sequence[int] = (24, 48, 96, 160)) -> None:
+    def __init__(self, outputs: int, widths: Sequence[int] = (24, 48, 96, 160), *, small: bool = False) -> None:
         stem = nn.Sequential(nn.Conv2d(3, widths[0], 4, stride=2, padding=1), nn.SiLU())
         stages = [nn.Sequential(*_convolution(a, b), nn.MaxPool2d(2), *_convolution(b, b)) for a, b in pairwise(widths)]
-        super().__init__(stem, stages, widths[-1], outputs)
+        super().__init__(stem, stages, widths[-1], outputs, small=small)
 
 
 def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
@@ -121,20 +131,81 @@ class _DepthwiseBlock(nn.Module):
 class DepthwiseNetwork(_Staged):
     """Patches and depthwise convolutions: the other judge, and the judges' identity encoder."""
 
-    def __init__(self, outputs: int, widths: Sequence[int] = (64, 128, 192), blocks: int = 2) -> None:
-        stem = nn.Sequential(nn.Conv2d(3, widths[0], 4, stride=4), nn.GroupNorm(1, widths[0]))
+    def __init__(
+        self, outputs: int, widths: Sequence[int] = (64, 128, 192), blocks: int = 2, *, small: bool = False
+    ) -> None:
+        norm = nn.Identity if small else nn.GroupNorm  # without it a small network sees colours better
+        stem = nn.Sequential(nn.Conv2d(3, widths[0], 4, stride=4), norm(1, widths[0]))
         stages = []
         for index, width in enumerate(widths):
             narrow = widths[max(0, index - 1)]
-            down = (nn.GroupNorm(1, narrow), nn.Conv2d(narrow, width, 2, stride=2)) if index else ()
+            down = (norm(1, narrow), nn.Conv2d(narrow, width, 2, stride=2)) if index else ()
             stages.append(nn.Sequential(*down, *(_DepthwiseBlock(width) for _ in range(blocks))))
-        super().__init__(stem, stages, widths[-1], outputs)
+        super().__init__(stem, stages, widths[-1], outputs, small=small)
+
+
+class _FireBlock(nn.Module):
+    """A squeeze to few channels, then 1 x 1 and 3 x 3 side by side (Iandola et al., SqueezeNet, 2016, 1602.07360)."""
+
+    def __init__(self, inputs: int, squeezed: int, outputs: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Sequential(nn.Conv2d(inputs, squeezed, 1, bias=False), nn.BatchNorm2d(squeezed), nn.ReLU())
+        self.point = nn.Conv2d(squeezed, outputs // 2, 1)
+        self.around = nn.Conv2d(squeezed, outputs // 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        squeezed = self.squeeze(x)
+        return nn.functional.relu(torch.cat([self.point(squeezed), self.around(squeezed)], dim=1))
+
+
+class SqueezeNetwork(_Staged):
+    """Fire modules and max-pooling, only small: a surrogate."""
+
+    def __init__(self, outputs: int, widths: Sequence[int] = (16, 24, 32)) -> None:
+        stem = nn.Sequential(nn.Conv2d(3, widths[0], 3, stride=2, padding=1), nn.ReLU())
+        stages = [
+            nn.Sequential(nn.MaxPool2d(2), _FireBlock(a, b // 3, b), _FireBlock(b, b // 3, b))
+            for a, b in pairwise(widths)
+        ]
+        super().__init__(stem, stages, widths[-1], outputs, small=True)
+
+
+class _MixerBlock(nn.Module):
+    """One layer across places, one across channels (Tolstikhin et al., MLP-Mixer, 2021, 2105.01601)."""
+
+    def __init__(self, channels: int, places: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.places = nn.Sequential(nn.Linear(places, hidden), nn.GELU(), nn.Linear(hidden, places))
+        self.channels = nn.Sequential(
+            nn.LayerNorm(channels), nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens: Tensor = x.flatten(2).transpose(1, 2)
+        tokens = tokens + self.places(self.norm(tokens).transpose(1, 2)).transpose(1, 2)
+        tokens = tokens + self.channels(tokens)
+        return tokens.transpose(1, 2).reshape(x.shape)
+
+
+class MixerNetwork(_Staged):
+    """Patches of 8 x 8 and layers across all of them, no convolution beyond, only small: a held-out model."""
+
+    def __init__(self, outputs: int, width: int = 16, hidden: int = 16, blocks: int = 2) -> None:
+        stem = nn.Conv2d(3, width, 8, stride=8)
+        stages = [_MixerBlock(width, 8 * 8, hidden) for _ in range(blocks)]
+        super().__init__(stem, stages, width, outputs, small=True)
 
 
 ARCHITECTURES: dict[str, Callable[[int], Network]] = {
     "residual": ResidualNetwork,
     "plain": PlainNetwork,
     "depthwise": DepthwiseNetwork,
+    "small-residual": partial(ResidualNetwork, widths=(8, 12, 18), small=True),
+    "small-plain": partial(PlainNetwork, widths=(8, 16, 16), small=True),
+    "small-depthwise": partial(DepthwiseNetwork, widths=(16, 24), blocks=1, small=True),
+    "squeeze": SqueezeNetwork,
+    "mixer": MixerNetwork,
 }
 
 

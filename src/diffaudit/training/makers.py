@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from diffaudit.data.captions import VOCABULARY, captions
+from diffaudit.data.captions import CLEAR_HAIR, HAIR_LABELS, VOCABULARY, captions, hair_clearness, hair_labels
 from diffaudit.data.faces import photographs
 from diffaudit.data.rendering import render_faces
 from diffaudit.models.autoencoder import UnshuffleAutoencoder
@@ -20,7 +20,7 @@ from diffaudit.training.attributes import attribute_targets, correlation, regres
 from diffaudit.training.autoencoder import batch_loss, psnr, standardise
 from diffaudit.training.classifier import accuracy, classification_loss
 from diffaudit.training.encoder import EncoderTrainer, discriminate, verification_auc
-from diffaudit.training.pool import RenderedPool, rendered_pool
+from diffaudit.training.pool import Pool, RenderedPool, even_rows, rendered_pool
 from diffaudit.training.prior import LatentPool, PriorTrainer, drawn_pictures, latent_rows, small_prior
 from diffaudit.training.recipes import EMBEDDING
 from diffaudit.training.workshop import Workshop
@@ -34,6 +34,7 @@ def make(name: str, shop: Workshop) -> None:
         "decoder": _make_decoder,
         "encoder": _make_encoder,
         "classifier": _make_classifier,
+        "words": _make_reader,
         "attributes": _make_regressor,
         "factors": _make_regressor,
         "prior": _make_prior,
@@ -109,6 +110,34 @@ def _make_classifier(name: str, shop: Workshop) -> None:
         "training_pictures": len(identities) * per_identity,
     }
     write_card(shop.folder(name), shop.card(name, network, seconds, **scores) | {"outputs": len(identities)})
+
+
+def _make_reader(name: str, shop: Workshop) -> None:
+    """A classifier of words for hair, taught by people whose hair is clear, as many of every label."""
+    recipe = recipes.RECIPES[name]
+    network = build_network(recipe.architecture, len(HAIR_LABELS))
+    per_label, per_identity = (2, 2) if shop.quick else (recipes.PER_LABEL, recipe.pool_per_identity)
+
+    @cache
+    def pool() -> Pool:
+        people = populations.public_identities()
+        people = people[hair_clearness(people) >= CLEAR_HAIR]
+        people = people[even_rows(hair_labels(people), per_label)]
+        rendered = rendered_pool(people, per_identity, seed=recipe.pool_seed)
+        return Pool(rendered.images, hair_labels(rendered.faces.identity))
+
+    seconds = shop.train(name, network, lambda generator: classification_loss(network, pool(), recipe.batch, generator))
+    save_network(network, shop.folder(name), {})
+    held_out = rendered_pool(populations.unseen_crowd(), 4, seed=7)
+    identity, images = held_out.faces.identity, held_out.at(torch.arange(len(held_out)))
+    labels, clear = hair_labels(identity), hair_clearness(identity) >= CLEAR_HAIR
+    scores = {
+        "accuracy_held_out": round(accuracy(network, images[clear], labels[clear]), 4),
+        "accuracy_with_unclear_hair": round(accuracy(network, images, labels), 4),
+        "training_pictures": len(HAIR_LABELS) * per_label * per_identity,
+    }
+    card = shop.card(name, network, seconds, **scores) | {"outputs": len(HAIR_LABELS), "labels": HAIR_LABELS}
+    write_card(shop.folder(name), card)
 
 
 def _make_regressor(name: str, shop: Workshop) -> None:

@@ -65,3 +65,13 @@ def rendered_pool(identities: Tensor, per_identity: int, *, seed: int, cache: Pa
         np.save(partial, images.numpy())
         partial.replace(cache)
     return RenderedPool(images, labels, faces)
+
+
+def even_rows(labels: Tensor, count: int) -> Tensor:
+    """``count`` rows of every label of ``labels (N,)``, begun again where a label has fewer.
+
+    >>> even_rows(torch.tensor([0, 1, 0, 0]), 2)
+    tensor([0, 2, 1, 1])
+    """
+    rows = [(labels == label).nonzero()[:, 0] for label in labels.unique()]
+    return torch.cat([own[torch.arange(count) % len(own)] for own in rows])

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from diffaudit.data.faces import sample_identities, with_near_twins
 
-PUBLIC, PRIVATE, UNSEEN = 4000, 100, 200
+PUBLIC, PRIVATE, UNSEEN, CROWD = 4000, 100, 200, 1000
 TWIN_PAIRS = 10
 
 
@@ -21,3 +21,8 @@ def private_identities() -> Tensor:
 def unseen_identities() -> Tensor:
     """``(200, 23)``: neither public nor private; every reported score of an encoder or estimator is on these."""
     return sample_identities(UNSEEN, seed=303)
+
+
+def unseen_crowd() -> Tensor:
+    """``(1000, 23)``: unseen as well, and more of them, for scores that one answer a person decides."""
+    return sample_identities(CROWD, seed=404)
