@@ -25,6 +25,7 @@ class Entry:
         term: The term itself.
         factor: Its factor inside the group, above 0.
         scale: What its values are divided by before that: see :class:`~diffaudit.weighting.scale.Scale`.
+        rows: Of how many images each has a scale of its own; None: the batch shares one.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Entry:
     term: Term | BatchTerm | ParameterTerm
     factor: float = 1.0
     scale: ScaleKind = "none"
+    rows: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +100,8 @@ class Objective(nn.Module):
             weighting.learned_groups(), {entry.name: (entry.group, entry.term.lower_bound) for entry in entries}
         )
         self.terms = nn.ModuleDict({entry.name: entry.term for entry in entries})
-        self.scales = nn.ModuleDict({entry.name: Scale(entry.scale) for entry in entries if entry.scale != "none"})
+        scaled = [entry for entry in entries if entry.scale != "none"]
+        self.scales = nn.ModuleDict({entry.name: Scale(entry.scale, entry.rows) for entry in scaled})
         self.weighting = weighting
         self._places = {entry.name: (entry.group, entry.factor) for entry in entries}
 

@@ -42,6 +42,7 @@ from diffaudit.terms.perceptual import (
     feature_map_distance,
     hierarchical_distance,
 )
+from diffaudit.terms.pixels import PixelDistance, pixel_distance
 from diffaudit.terms.prior import PriorNoise, noise_cosine, noise_hybrid, noise_mse
 from diffaudit.terms.regulariser import Regulariser, lora_norm, norm_penalty
 from diffaudit.terms.schedules import constant_weight, cosine_weight, linear_weight, step_weight
@@ -69,6 +70,7 @@ __all__ = [
     "LogitMargin",
     "ParameterTerm",
     "Perceptual",
+    "PixelDistance",
     "PriorNoise",
     "Regulariser",
     "SelfAttention",
@@ -113,6 +115,7 @@ __all__ = [
     "noise_mse",
     "norm_penalty",
     "peaked_goal",
+    "pixel_distance",
     "resized_map",
     "self_attention_distance",
     "step_weight",

@@ -51,6 +51,8 @@ class Scale(nn.Module):
     The scale is detached, shared by the batch, and a buffer. It moves in training mode with gradients on, so that
     looking at an objective changes nothing and a group that is only watched does not count its steps. Steps whose mean
     absolute value is 0 (up to 1e-8) or not finite are not counted; before the first that is, values stay as they are.
+    With ``rows`` every image of one batch, which stays the same, has a scale of its own: where latents are moved, no
+    image may step by what its batch-mates are worth.
 
     Raises:
         InvalidSetting: for an unknown kind.
@@ -63,17 +65,19 @@ class Scale(nn.Module):
     magnitude: Tensor
     count: Tensor
 
-    def __init__(self, kind: ScaleKind) -> None:
+    def __init__(self, kind: ScaleKind, rows: int | None = None) -> None:
         super().__init__()
         if kind not in get_args(ScaleKind):
             raise InvalidSetting("scale", f"be one of {', '.join(get_args(ScaleKind))}", kind)
         self.kind: ScaleKind = kind
-        self.register_buffer("magnitude", torch.ones(()))
-        self.register_buffer("count", torch.zeros((), dtype=torch.long))
+        shape = () if rows is None else (rows,)
+        self.register_buffer("magnitude", torch.ones(shape))
+        self.register_buffer("count", torch.zeros(shape, dtype=torch.long))
 
     def forward(self, values: Tensor) -> Tensor:
         if self.training and torch.is_grad_enabled():
-            self._count(values.detach().abs().mean().to(self.magnitude))
+            sizes = values.detach().abs().to(self.magnitude)
+            self._count(sizes if self.magnitude.ndim else sizes.mean())
         return values / self.magnitude
 
     def _count(self, magnitude: Tensor) -> None:

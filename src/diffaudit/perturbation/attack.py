@@ -1,0 +1,261 @@
+"""The loop: denoise the perturbed latent, ask the surrogates and the terms, step the latent, remember the best."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffaudit.attention import AttentionLayer, AttentionView
+from diffaudit.candidate import Candidate
+from diffaudit.errors import NotFinite
+from diffaudit.models.perceptual import perceptual_distance
+from diffaudit.objective import Objective
+from diffaudit.perturbation.ensemble import EnsembleRule, Look, image_gradients
+from diffaudit.perturbation.mask import blend
+from diffaudit.perturbation.movers import Mover
+from diffaudit.perturbation.plans import BudgetPlan, PathPlan, RecordingPlan, ViewPlan
+from diffaudit.perturbation.rendering import RawMaps, branch_of, kept_heads, render
+from diffaudit.perturbation.scene import Perturber, Scene
+from diffaudit.perturbation.steps import pull_back
+from diffaudit.perturbation.transforms import View, draw_views, due
+from diffaudit.terms import topk_margin
+
+
+@dataclass(frozen=True, eq=False)
+class Drive:
+    """What pulls the latent toward fooling: the surrogates' loss, the rule that makes one of many, and its weight.
+
+    Attributes:
+        loss: logits ``(B, C)`` of one surrogate to ``(B,)``, to be lowered.
+        rule: of the ensemble; a new one for every batch.
+        weight: by iteration.
+        unit: whether the pulled-back gradient is brought to length 1 per image before it is weighed.
+        in_latent: whether gradients are compared at the latent, with one pull-back a model, and not at the image.
+    """
+
+    loss: Look
+    rule: EnsembleRule
+    weight: Callable[[int], float]
+    unit: bool = True
+    in_latent: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Iteration:
+    """What one iteration did: its number, unweighted terms ``{name: (B,)}``, margins ``(M, B)``, who still moves."""
+
+    number: int
+    parts: Mapping[str, Tensor]
+    margins: Tensor
+    moving: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Attacked:
+    """The best iterate of every picture.
+
+    Attributes:
+        images: ``(B, 3, H, W) uint8``, as they will be judged.
+        latents: ``(B, c, h, w)`` that they were made from.
+        margin: ``(B,)`` by which every surrogate is fooled, in logits; negative: one is not.
+        distance: ``(B,)`` perceptual distance to the picture.
+        iterations: ``(B,)`` taken until the picture was left alone.
+    """
+
+    images: Tensor
+    latents: Tensor
+    margin: Tensor
+    distance: Tensor
+    iterations: Tensor
+
+
+def fooling(logits: Tensor, labels: Tensor, goal: Tensor | None) -> Tensor:
+    """``(B,)`` by how much a model is fooled: away from ``labels``, or into ``goal``; in logits, negative if not.
+
+    >>> fooling(torch.tensor([[3.0, 1.0]]), torch.tensor([0]), None)
+    tensor([-2.])
+    >>> fooling(torch.tensor([[3.0, 1.0]]), torch.tensor([1]), torch.tensor([0]))
+    tensor([2.])
+    """
+    return topk_margin(logits, labels) if goal is None else -topk_margin(logits, goal)
+
+
+def attack(
+    perturber: Perturber,
+    scene: Scene,
+    drive: Drive,
+    objective: Objective | None,
+    mover: Mover,
+    path: PathPlan,
+    recording: RecordingPlan,
+    views: ViewPlan,
+    budget: BudgetPlan,
+    *,
+    goal: Tensor | None,
+    numbers: Sequence[int],
+    seed: int,
+    on_iteration: Callable[[Iteration], None] | None = None,
+) -> Attacked:
+    """Perturbs every picture of ``scene`` in its latent and returns the best iterate of each.
+
+    An iterate is better the more it fools the surrogate it fools least, up to ``budget.stop_margin``, and then the
+    nearer it is to the picture; one beyond ``budget.perceptual`` is worse than any within. A picture whose margin is
+    reached moves no more. No picture's way depends on the others: gradients are sums over the batch, ensemble weights
+    are per image, and random views are drawn by the ``numbers (B,)`` of the pictures, ``seed`` and iteration.
+
+    Raises:
+        NotFinite: a gradient that is not finite; the best iterates so far are lost, those of other batches are not.
+    """
+    latents = scene.latents.clone()
+    best = _Best(scene, budget)
+    moving = torch.ones(len(latents), dtype=torch.bool)
+    taken = torch.zeros(len(latents), dtype=torch.long)
+    heads = torch.Generator()
+    for number in range(budget.iterations + 1):
+        latents = latents.detach().requires_grad_()
+        acting = latents if scene.mask is None else blend(latents, scene.latents, scene.mask)
+        last = number == budget.iterations
+        with torch.set_grad_enabled(not last):
+            rendered = render(
+                perturber.prior,
+                acting,
+                scene.condition,
+                scene.nulls,
+                path,
+                () if last else scene.layers,
+                window=recording.window,
+            )
+        logits, margins = _seen(perturber, rendered.image, scene.labels, goal)
+        best.offer(perturber, rendered.image, latents, margins, moving)
+        if budget.stop_margin is not None:
+            moving = moving & ~(best.margin >= budget.stop_margin)
+        if last or not bool(moving.any()):
+            break
+        drawn = _views(rendered.image, views, numbers, seed, number)
+        gradient = _pulled(perturber, drive, rendered.image, latents, drawn, number)
+        parts: dict[str, Tensor] = {}
+        if objective is not None:
+            kept = kept_heads(rendered.steps, recording.keep_heads, heads.manual_seed(seed * 1_000_003 + number))
+            view = _view(scene, rendered.steps, kept)
+            candidate = Candidate(
+                image=rendered.image,
+                source=scene.rebuilt,
+                target=scene.labels,
+                logits=logits,
+                attention=view,
+                mask=scene.mask,
+            )
+            scored = objective(candidate, number)
+            parts = scored.parts
+            if scored.value.requires_grad:
+                gradient = gradient + torch.autograd.grad(scored.value.sum(), latents)[0]
+        if not bool(gradient.isfinite().all()):
+            raise NotFinite(["gradient of the latent"], step=number)
+        if on_iteration is not None:
+            on_iteration(Iteration(number, parts, margins, moving))
+        stepped = mover(latents.detach(), gradient)
+        stepped = _within(stepped, scene.latents, budget.radius)
+        latents = torch.where(moving[:, None, None, None], stepped, latents.detach())
+        taken += moving
+    return Attacked(best.images, best.latents, best.margin, best.distance, taken)
+
+
+def _pulled(
+    perturber: Perturber, drive: Drive, image: Tensor, latents: Tensor, views: Sequence[View], number: int
+) -> Tensor:
+    """The surrogates' combined gradient at the latent, by its weight; the graph is kept for the terms."""
+    models = [model.logits for model in perturber.surrogates.values()]
+    gradients, losses = image_gradients(models, image, drive.loss, views=views)
+    if drive.in_latent:
+        gradients = torch.stack([pull_back(image, latents, one, retain_graph=True) for one in gradients])
+        pulled = drive.rule(gradients, losses).gradient
+    else:
+        pulled = pull_back(image, latents, drive.rule(gradients, losses).gradient, retain_graph=True)
+    if drive.unit:
+        length = pulled.flatten(1).norm(dim=1).clamp(min=torch.finfo(pulled.dtype).tiny)
+        pulled = pulled / length[:, None, None, None]
+    weighed: Tensor = drive.weight(number) * pulled
+    return weighed
+
+
+@torch.no_grad()
+def _seen(perturber: Perturber, image: Tensor, labels: Tensor, goal: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean logits ``(B, C)`` and margins ``(M, B)`` of the picture as it would be judged, in 8 bits."""
+    judged = _bytes(image).float() / 255
+    logits = torch.stack([model.logits(judged) for model in perturber.surrogates.values()])
+    return logits.mean(0), torch.stack([fooling(some, labels, goal) for some in logits])
+
+
+def _view(scene: Scene, steps: Sequence[RawMaps], kept: Mapping[AttentionLayer, Tensor]) -> AttentionView:
+    return AttentionView(
+        perturbed=branch_of(steps, scene.own_tokens, kept),
+        clean=branch_of(scene.clean, scene.own_tokens, kept),
+        distractor=None if scene.rival is None else branch_of(scene.rival, scene.swapped_tokens, kept),
+    )
+
+
+def _views(image: Tensor, plan: ViewPlan, numbers: Sequence[int], seed: int, iteration: int) -> tuple[View, ...]:
+    """The iteration's views, drawn picture by picture, so that none depends on its batch."""
+    if plan.samples == 0 or not due(iteration, plan.every):
+        return ()
+    generator = torch.Generator()
+    rows = [
+        draw_views(
+            one,
+            plan.samples,
+            generator.manual_seed((seed * 1_000_003 + number) * 1_009 + iteration),
+            rotation=plan.rotation,
+            scale=plan.scale,
+            hue=plan.hue,
+            noise=plan.noise,
+        )
+        for number, one in zip(numbers, image.detach().split(1), strict=True)
+    ]
+    return tuple(
+        View(*(torch.cat([getattr(view, name) for view in same]) for name in ("degrees", "scales", "hues", "noise")))
+        for same in zip(*rows, strict=True)
+    )
+
+
+def _within(latents: Tensor, start: Tensor, radius: float | None) -> Tensor:
+    """The latents, brought back to a root mean square of at most ``radius`` from where they began."""
+    if radius is None:
+        return latents
+    change = latents - start
+    size = change.square().flatten(1).mean(1).sqrt().clamp(min=torch.finfo(change.dtype).tiny)
+    return start + change * (radius / size).clamp(max=1)[:, None, None, None]
+
+
+def _bytes(image: Tensor) -> Tensor:
+    return (image.detach().clamp(0, 1) * 255).round().byte()
+
+
+class _Best:
+    """The best iterate of every picture so far."""
+
+    def __init__(self, scene: Scene, budget: BudgetPlan) -> None:
+        count = len(scene.images)
+        self._pictures = scene.images
+        self._cap = torch.inf if budget.perceptual is None else budget.perceptual
+        self._enough = torch.inf if budget.stop_margin is None else budget.stop_margin
+        self.images = _bytes(scene.rebuilt)
+        self.latents = scene.latents
+        self.margin = torch.full((count,), -torch.inf)
+        self.distance = torch.full((count,), torch.inf)
+        self._inside = torch.zeros(count, dtype=torch.bool)
+
+    @torch.no_grad()
+    def offer(self, perturber: Perturber, image: Tensor, latents: Tensor, margins: Tensor, moving: Tensor) -> None:
+        """Takes the iterate of each picture that is better than what is kept."""
+        judged = _bytes(image)
+        distance = perceptual_distance(perturber.perceptual, judged.float() / 255, self._pictures)
+        margin, inside = margins.min(0).values, distance <= self._cap
+        capped, before = margin.clamp(max=self._enough), self.margin.clamp(max=self._enough)
+        better = (capped > before) | ((capped == before) & (distance < self.distance))
+        better = moving & ((inside & ~self._inside) | ((inside == self._inside) & better))
+        self.images = torch.where(better[:, None, None, None], judged, self.images)
+        self.latents = torch.where(better[:, None, None, None], latents, self.latents)
+        self.margin = torch.where(better, margin, self.margin)
+        self.distance = torch.where(better, distance, self.distance)
+        self._inside = torch.where(better, inside, self._inside)

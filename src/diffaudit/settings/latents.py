@@ -1,0 +1,73 @@
+"""The latent's side of a perturbation: the way to the latent and back, the words, what is recorded, where it acts."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from diffaudit.settings.base import Count, Positive, Rate, Real, Section, Share
+from diffaudit.settings.models import BundledModel, NetworkModel
+
+
+class NullText(Section):
+    """Null conditions optimised step by step, so that guidance returns to the picture."""
+
+    inner_steps: Positive = 10
+    """Of the first time step; each later one gets two more."""
+    rate: Rate = 0.1
+
+
+class LatentPath(Section):
+    """DDIM inversion of ``steps`` steps; those from ``start`` on are denoised again, with the perturbation in them."""
+
+    steps: Positive = 20
+    start: Count = 15
+    guidance_scale: Annotated[Real, Field(ge=1)] = 1.0
+    null_text: NullText | None = None
+    """For guidance above 1 alone."""
+
+    @model_validator(mode="after")
+    def _something_is_denoised(self) -> Self:
+        if self.start >= self.steps:
+            raise ValueError(f"`start` should be below `steps` ({self.steps}). Found {self.start}.")
+        if self.null_text is not None and self.guidance_scale == 1:
+            raise ValueError("`null_text` should be left out at guidance 1, which has no null condition. Found one.")
+        return self
+
+
+class Prompts(Section):
+    """The words under which the prior sees a picture."""
+
+    template: str = "a portrait of a person with {label}"
+    identity: NetworkModel | None = BundledModel(name="identity")
+    """The encoder whose embedding of each picture is a condition too; null for a prior that knows words alone."""
+    distractor: Literal["none", "text", "confusion"] = "confusion"
+    """The rival class of each picture: nearest by the text encoder, or the surrogates' second choice."""
+
+    @model_validator(mode="after")
+    def _label_has_a_place(self) -> Self:
+        if "{label}" not in self.template:
+            raise ValueError(f"`template` should have the place of the label, {{label}}. Found {self.template!r}.")
+        return self
+
+
+class Attention(Section):
+    """Which attention is recorded: of these parts of the UNet, at steps whose progress lies in the window."""
+
+    window: Annotated[list[Annotated[Real, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)] = [0.5, 0.9]
+    places: Annotated[list[Literal["down", "mid", "up"]], Field(min_length=1)] = ["mid", "up"]
+    keep_heads: Share = 0.9
+    """Share of the heads that each iteration reads, drawn at random; 1: all."""
+
+    @model_validator(mode="after")
+    def _window_rises(self) -> Self:
+        if self.window[0] > self.window[1]:
+            raise ValueError(f"`window` should be two numbers, the smaller one first. Found {self.window}.")
+        return self
+
+
+class Mask(Section):
+    """Where the perturbation acts: everywhere, where the label is attended to, or where Grad-CAM sees the class."""
+
+    kind: Literal["none", "attention", "grad_cam"] = "none"
+    threshold: Share | None = None
+    """Null: soft."""

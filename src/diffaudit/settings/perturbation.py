@@ -1,0 +1,81 @@
+"""A whole perturbation run: how small and natural a change in a diffusion latent fools models, seen and unseen."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from diffaudit.settings.base import FolderName, Positive, Section, Seed
+from diffaudit.settings.latents import Attention, LatentPath, Mask, Prompts
+from diffaudit.settings.models import BundledModel, ClassifierModel, NetworkModel, PriorModel
+from diffaudit.settings.perturbation_judging import PerturbationJudging
+from diffaudit.settings.perturbation_steps import Budget, Ensemble, PerturbationStep, Transformations
+from diffaudit.settings.perturbation_terms import AnyAttackLoss, AnyPerturbationTerm, EntropyTerm, MarginLoss
+from diffaudit.settings.victims import Victims, WordedFaces
+
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class PerturbationSettings(Section):
+    """A whole perturbation run.
+
+    Attributes:
+        images: the labelled pictures that are perturbed.
+        surrogates: the models that the attack holds, by name: white box.
+        judging: all that only scoring opens: models never attacked, defences, reference attacks.
+        goal: null to be taken for anything else; `distractor` to be taken for the rival class of each picture.
+        loss: what the surrogates' logits are asked for, and its weight over the iterations.
+        terms: what else counts, one of a kind: attention, structure, distances.
+    """
+
+    audit: Literal["perturbation"] = "perturbation"
+    name: FolderName = "perturb"
+    seed: Seed = 0
+    device: str = "cpu"
+    threads: Positive | None = None
+    images: Victims = WordedFaces()
+    prior: PriorModel = PriorModel()
+    prompts: Prompts = Prompts()
+    surrogates: Annotated[dict[ModelName, ClassifierModel], Field(min_length=1)] = {
+        "residual": BundledModel(name="hair-residual"),
+        "plain": BundledModel(name="hair-plain"),
+        "squeeze": BundledModel(name="hair-squeeze"),
+    }
+    perceptual: NetworkModel = BundledModel(name="attributes")
+    latents: LatentPath = LatentPath()
+    attention: Attention = Attention()
+    mask: Mask = Mask()
+    goal: Literal["distractor"] | None = None
+    loss: AnyAttackLoss = MarginLoss()
+    terms: list[AnyPerturbationTerm] = [EntropyTerm()]
+    ensemble: Ensemble = Ensemble()
+    transformations: Transformations = Transformations()
+    step: PerturbationStep = PerturbationStep()
+    budget: Budget = Budget()
+    batch: Positive = 10
+    judging: PerturbationJudging = PerturbationJudging()
+
+    @model_validator(mode="after")
+    def _one_of_a_kind(self) -> Self:
+        kinds = [term.kind for term in self.terms]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(f"`terms` should hold one of a kind. Found {', '.join(kinds)}.")
+        return self
+
+    @model_validator(mode="after")
+    def _distractors_where_they_are_read(self) -> Self:
+        readers: list[str] = [term.kind for term in self.terms if term.kind in ("contrast", "replace")]
+        readers += ["goal"] if self.goal == "distractor" else []
+        readers += ["loss"] if self.loss.kind == "distribution" and self.loss.toward == "distractor" else []
+        if readers and self.prompts.distractor == "none":
+            rule = f"say how distractors are chosen, for {', '.join(readers)} reads them"
+            raise ValueError(f"`prompts.distractor` should {rule}. Found 'none'.")
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_of_one_model(self) -> Self:
+        twice = self.surrogates.keys() & (self.judging.heldout.keys() | self.judging.siblings.keys())
+        twice |= self.judging.heldout.keys() & self.judging.siblings.keys()
+        if twice:
+            found = ", ".join(sorted(twice))
+            raise ValueError(f"`judging` should give models names of their own. Found {found} twice.")
+        return self

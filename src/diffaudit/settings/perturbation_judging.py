@@ -1,0 +1,72 @@
+"""The judges' side of a perturbation: models never attacked, defences, reference attacks."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from diffaudit.settings.base import Positive, Rate, Section, Share
+from diffaudit.settings.models import BundledModel, ClassifierModel, NetworkModel
+
+
+class JpegDefence(Section):
+    """Compression before the model."""
+
+    kind: Literal["jpeg"] = "jpeg"
+    quality: Annotated[int, Field(ge=1, le=100)] = 75
+
+
+class BitDepthDefence(Section):
+    """Fewer bits a channel before the model."""
+
+    kind: Literal["bit_depth"] = "bit_depth"
+    bits: Annotated[int, Field(ge=1, le=8)] = 4
+
+
+class ResizePadDefence(Section):
+    """Random resizing and padding before the model, evaluated repeatedly."""
+
+    kind: Literal["resize_pad"] = "resize_pad"
+    least: Share = 0.85
+    repeats: Positive = 5
+
+
+class PurificationDefence(Section):
+    """Noise and the prior's own denoising before the model, evaluated repeatedly."""
+
+    kind: Literal["purification"] = "purification"
+    strength: Share = 0.2
+    steps: Positive = 4
+    repeats: Positive = 2
+
+
+AnyDefence = Annotated[
+    JpegDefence | BitDepthDefence | ResizePadDefence | PurificationDefence, Field(discriminator="kind")
+]
+
+
+class ReferenceAttack(Section):
+    """An attack on pixels from a maintained library, on the same surrogates (the extra `pixel`)."""
+
+    kind: Literal["pgd", "mi_fgsm"]
+    epsilon: Rate
+    """In 1/255."""
+    steps: Positive = 10
+
+
+class PerturbationJudging(Section):
+    """All that only scoring opens.
+
+    Attributes:
+        heldout: models that the attack never saw, of other architectures: transfer.
+        siblings: near relatives of a surrogate, in a column of their own.
+        perceptual: the network of the perceptual distance that is reported.
+    """
+
+    heldout: dict[str, ClassifierModel] = {
+        "depthwise": BundledModel(name="hair-depthwise"),
+        "mixer": BundledModel(name="hair-mixer"),
+    }
+    siblings: dict[str, ClassifierModel] = {}
+    defences: list[AnyDefence] = [JpegDefence(), BitDepthDefence(), ResizePadDefence(), PurificationDefence()]
+    references: list[ReferenceAttack] = []
+    perceptual: NetworkModel = BundledModel(name="attributes")

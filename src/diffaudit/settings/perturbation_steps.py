@@ -1,0 +1,65 @@
+"""How a perturbation moves: the ensemble's rule, random transformations, the step, and the budget that ends it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from diffaudit.settings.base import Count, Positive, Rate, Real, Section, Weight
+
+
+class Ensemble(Section):
+    """How the surrogates' gradients become one.
+
+    Attributes:
+        kind: `mean` of their losses; `weighted` as ``weights`` say; `worst`: the least fooled one; `agreement`: by the
+            cosine with the mean direction; `improvement`: by how fast each is being fooled; `adaea`: adaptive gradient
+            modulation with the disparity-reduced filter.
+        space: where gradients are compared: at the decoded image, with one pull-back, or at the latent, with one a
+            model.
+        unit: whether the combined gradient is brought to length 1 at each picture's latent before it is weighed.
+        tau: sharpness of `agreement` and `improvement`.
+        as_published: `adaea` with the published code's fault, for comparison.
+    """
+
+    kind: Literal["mean", "weighted", "worst", "agreement", "improvement", "adaea"] = "agreement"
+    space: Literal["image", "latent"] = "image"
+    unit: bool = True
+    weights: list[Weight] | None = None
+    tau: Weight = 7.0
+    as_published: bool = False
+
+
+class Transformations(Section):
+    """Expectation over transformations: the surrogates see random views, the same ones for every model."""
+
+    samples: Count = 2
+    """0: none."""
+    every: Positive = 2
+    """Iterations; the others see the picture as it is."""
+    rotation: Weight = 10.0
+    """Degrees, either way."""
+    scale: Annotated[list[Rate], Field(min_length=2, max_length=2)] = [0.9, 1.1]
+    hue: Weight = 0.05
+    noise: Weight = 0.0
+
+
+class PerturbationStep(Section):
+    """How the latent moves."""
+
+    kind: Literal["adamw", "momentum"] = "adamw"
+    rate: Rate = 0.01
+    decay: Annotated[Real, Field(ge=0, lt=1)] = 0.9
+    clip: Rate = 1.0
+    """Norm of an image's momentum at most."""
+
+
+class Budget(Section):
+    """How far a perturbation may go."""
+
+    iterations: Positive = 30
+    radius: Rate | None = None
+    """Of the latent's change, in the latent's standard deviations per entry (root mean square); null: unbounded."""
+    perceptual: Rate | None = None
+    """Iterates beyond this perceptual distance are never kept as the best one; null: all may be."""
+    stop_margin: Weight | None = 5.0
+    """An image is left alone once every surrogate is fooled by so much in logits; null: never."""

@@ -1,0 +1,144 @@
+"""What a perturbation is asked for: the surrogates' loss, and terms of attention, structure and distance."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from diffaudit.settings.base import Positive, Section, Share, Weight
+
+
+class Ramp(Section):
+    """A weight that moves over the iterations."""
+
+    start: Weight
+    end: Weight
+    shape: Literal["linear", "cosine"] = "linear"
+
+
+Ramped = Weight | Ramp
+
+
+class CrossEntropyLoss(Section):
+    """Cross-entropy of the true class, negated; or of the goal."""
+
+    kind: Literal["ce"] = "ce"
+    weight: Ramped = 1.0
+
+
+class MarginLoss(Section):
+    """The lead of the true class over its strongest rival, down to ``-kappa`` (Carlini and Wagner's)."""
+
+    kind: Literal["margin"] = "margin"
+    weight: Ramped = 1.0
+    kappa: Weight = 0.0
+
+
+class DlrLoss(Section):
+    """The difference of logits ratio: the same lead, whatever the logits' scale."""
+
+    kind: Literal["dlr"] = "dlr"
+    weight: Ramped = 1.0
+
+
+class DistributionLoss(Section):
+    """The distance of the predicted distribution from a uniform one, or from one peaked on the rival class."""
+
+    kind: Literal["distribution"] = "distribution"
+    weight: Ramped = 1.0
+    distance: Literal["js", "ce"] = "js"
+    toward: Literal["uniform", "distractor"] = "uniform"
+    share: Share = 0.9
+    """Of the rival class, where it is peaked there."""
+
+
+AnyAttackLoss = Annotated[CrossEntropyLoss | MarginLoss | DlrLoss | DistributionLoss, Field(discriminator="kind")]
+
+
+class PerturbationTerm(Section):
+    """What every term has: its weight over the iterations, and what its values are divided by first, per image."""
+
+    weight: Ramped
+    scale: Literal["none", "first", "ema"] = "none"
+
+
+class VarianceTerm(PerturbationTerm):
+    """Variance of the true label's cross-attention; ``joint``: over space and the label's tokens together."""
+
+    kind: Literal["variance"] = "variance"
+    weight: Ramped = 1.0
+    joint: bool = False
+    side: Positive = 8
+
+
+class EntropyTerm(PerturbationTerm):
+    """How far the true label's cross-attention is from being spread evenly over the picture."""
+
+    kind: Literal["entropy"] = "entropy"
+    weight: Ramped = 0.2
+    side: Positive = 8
+
+
+class ContrastTerm(PerturbationTerm):
+    """A hinge on the share of attention that the true label has beside the distractor."""
+
+    kind: Literal["contrast"] = "contrast"
+    weight: Ramped = 0.35
+    margin: Weight = 0.2
+
+
+class ReplaceTerm(PerturbationTerm):
+    """The true label's attention against the distractor's in the distractor's own prompt."""
+
+    kind: Literal["replace"] = "replace"
+    weight: Ramped = 0.35
+    norm: Literal["l1", "l2"] = "l1"
+
+
+class DriftTerm(PerturbationTerm):
+    """How much the true label's attention changes from one denoising step to the next."""
+
+    kind: Literal["drift"] = "drift"
+    weight: Ramped = 0.05
+
+
+class SelfAttentionTerm(PerturbationTerm):
+    """Self-attention after the perturbation against before: the layout stays."""
+
+    kind: Literal["self_attention"] = "self_attention"
+    weight: Ramped = 0.5
+    divergence: Literal["mse", "kl", "js"] = "mse"
+
+
+class FrequencyTerm(PerturbationTerm):
+    """Details of the picture, by its Laplacian, after against before."""
+
+    kind: Literal["frequency"] = "frequency"
+    weight: Ramped = 1.0
+
+
+class DistanceTerm(PerturbationTerm):
+    """The perceptual distance to the picture re-denoised without a perturbation."""
+
+    kind: Literal["perceptual"] = "perceptual"
+    weight: Ramped = 1.0
+
+
+class PixelTerm(PerturbationTerm):
+    """The mean squared difference of pixels to it."""
+
+    kind: Literal["l2"] = "l2"
+    weight: Ramped = 1.0
+
+
+AnyPerturbationTerm = Annotated[
+    VarianceTerm
+    | EntropyTerm
+    | ContrastTerm
+    | ReplaceTerm
+    | DriftTerm
+    | SelfAttentionTerm
+    | FrequencyTerm
+    | DistanceTerm
+    | PixelTerm,
+    Field(discriminator="kind"),
+]
