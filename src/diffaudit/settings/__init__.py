@@ -19,7 +19,16 @@ from diffaudit.settings.base import Section
 from diffaudit.settings.inversion import Classes, InversionSettings
 from diffaudit.settings.judging import JudgeModel, Judging, NearestMean
 from diffaudit.settings.latents import Attention, LatentPath, Mask, NullText, Prompts
-from diffaudit.settings.loading import SettingsError, check_settings, dump_settings, load_settings
+from diffaudit.settings.loading import (
+    AuditSettings,
+    Kind,
+    SettingsError,
+    check_settings,
+    dump_settings,
+    load_audit,
+    load_perturbation,
+    load_settings,
+)
 from diffaudit.settings.models import (
     AttributeModel,
     BundledModel,
@@ -102,6 +111,7 @@ __all__ = [
     "Attention",
     "AttributeModel",
     "AttributeTerm",
+    "AuditSettings",
     "Bank",
     "BitDepthDefence",
     "Budget",
@@ -132,6 +142,7 @@ __all__ = [
     "JpegDefence",
     "JudgeModel",
     "Judging",
+    "Kind",
     "LabelEmbedding",
     "LabelledPictures",
     "LatentPath",
@@ -186,5 +197,7 @@ __all__ = [
     "WordedFaces",
     "check_settings",
     "dump_settings",
+    "load_audit",
+    "load_perturbation",
     "load_settings",
 ]

@@ -1,8 +1,8 @@
-"""Settings from YAML and back: overrides laid over a file, every fault found at once."""
+"""Settings from YAML and back: overrides laid over a file, every fault found at once, of either audit."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -11,6 +11,10 @@ from diffaudit._faults import faults
 from diffaudit._yaml import parse_yaml
 from diffaudit.errors import DiffauditError
 from diffaudit.settings.inversion import InversionSettings
+from diffaudit.settings.perturbation import PerturbationSettings
+
+AuditSettings = InversionSettings | PerturbationSettings
+Kind = TypeVar("Kind", InversionSettings, PerturbationSettings)
 
 
 class SettingsError(DiffauditError, ValueError):
@@ -23,14 +27,50 @@ class SettingsError(DiffauditError, ValueError):
 
 
 def load_settings(path: Path | None, overrides: Mapping[str, Any] | None = None) -> InversionSettings:
-    """Reads a YAML file (None: the defaults), lays ``overrides`` (dotted keys) over it and checks the result.
+    """Reads an inversion's YAML file (None: the defaults), lays ``overrides`` (dotted keys) over it and checks it.
 
     Raises:
         SettingsError: the file is missing, is no YAML mapping, or breaks rules; all faults at once.
     """
+    return _loaded(path, overrides, InversionSettings)
+
+
+def load_perturbation(path: Path | None, overrides: Mapping[str, Any] | None = None) -> PerturbationSettings:
+    """As :func:`load_settings`, for a perturbation's."""
+    return _loaded(path, overrides, PerturbationSettings)
+
+
+def load_audit(path: Path) -> AuditSettings:
+    """The settings of either audit, as the file's own key ``audit`` says."""
+    values = _mapping(path, str(path))
+    return load_perturbation(path) if values.get("audit") == "perturbation" else load_settings(path)
+
+
+def check_settings(values: Mapping[str, Any], source: str = "settings") -> InversionSettings:
+    """Checks an inversion's mapping; raises :class:`SettingsError` with every fault."""
+    return _checked(values, source, InversionSettings)
+
+
+def _loaded(path: Path | None, overrides: Mapping[str, Any] | None, kind: type[Kind]) -> Kind:
     source = "settings" if path is None else str(path)
+    values = {} if path is None else _mapping(path, source)
+    unplaced = []
+    for key, value in (overrides or {}).items():
+        top = key.partition(".")[0]
+        if top != key and top not in values and isinstance(default := kind().model_dump(mode="json").get(top), list):
+            values[top] = default
+        try:
+            values = _lay_over(values, key.split("."), value)
+        except LookupError as error:
+            unplaced.append(f"`{key}` should lead to a setting. Found {error.args[0]}.")
+    if unplaced:
+        raise SettingsError(source, unplaced + _faults_of(values, kind))
+    return _checked(values, source, kind)
+
+
+def _mapping(path: Path, source: str) -> dict[str, Any]:
     try:
-        values = {} if path is None else parse_yaml(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(source, [f"the file should be readable. Found: {error.strerror}."]) from error
     except UnicodeDecodeError as error:
@@ -41,35 +81,24 @@ def load_settings(path: Path | None, overrides: Mapping[str, Any] | None = None)
         values = {}
     if not isinstance(values, dict):
         raise SettingsError(source, [f"the file should be a mapping of keys. Found a {type(values).__name__}."])
-    unplaced = []
-    for key, value in (overrides or {}).items():
-        if key.startswith("stages.") and "stages" not in values:
-            values["stages"] = InversionSettings().model_dump(mode="json")["stages"]
-        try:
-            values = _lay_over(values, key.split("."), value)
-        except LookupError as error:
-            unplaced.append(f"`{key}` should lead to a setting. Found {error.args[0]}.")
-    if unplaced:
-        raise SettingsError(source, unplaced + _faults_of(values))
-    return check_settings(values, source)
+    return values
 
 
-def check_settings(values: Mapping[str, Any], source: str = "settings") -> InversionSettings:
-    """Checks a mapping; raises :class:`SettingsError` with every fault."""
+def _checked(values: Mapping[str, Any], source: str, kind: type[Kind]) -> Kind:
     try:
-        return InversionSettings.model_validate(dict(values))
+        return kind.model_validate(dict(values))
     except ValidationError as error:
         raise SettingsError(source, faults(error, values)) from error
 
 
-def dump_settings(settings: InversionSettings) -> str:
+def dump_settings(settings: AuditSettings) -> str:
     """The resolved settings as YAML, complete: reading it back gives equal settings."""
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _faults_of(values: Mapping[str, Any]) -> list[str]:
+def _faults_of(values: Mapping[str, Any], kind: type[Kind]) -> list[str]:
     try:
-        check_settings(values)
+        _checked(values, "settings", kind)
     except SettingsError as error:
         return error.faults
     return []

@@ -2,6 +2,7 @@
 
 import json
 import platform
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -9,16 +10,14 @@ from typing import Any
 import torch
 
 from diffaudit.errors import RunConflict
-from diffaudit.inversion.attacker import HAS, HAS_NOT, Attacker
-from diffaudit.judging.judge import Judge
 from diffaudit.records import write_atomically, write_json
-from diffaudit.settings import dump_settings
+from diffaudit.settings import Kind, dump_settings
 from diffaudit.study.run import Run
 
 PACKAGES = ("diffaudit", "torch", "diffusers", "peft", "transformers", "numpy", "scipy")
 
 
-def claim(run: Run) -> None:
+def claim(run: Run[Kind]) -> None:
     """Takes the folder for these settings, or refuses it."""
     wanted = dump_settings(run.settings)
     path = run.folder.settings
@@ -33,8 +32,8 @@ def claim(run: Run) -> None:
     write_atomically(path, wanted)
 
 
-def begin_manifest(run: Run, command: str) -> dict[str, Any]:
-    """Writes what is known before any work, and returns it."""
+def begin_manifest(run: Run[Kind], command: str, *, has: Sequence[str], has_not: Sequence[str]) -> dict[str, Any]:
+    """Writes what is known before any work, and returns it; the attacker ``has`` and ``has_not`` these."""
     path = run.folder.manifest
     earlier = json.loads(path.read_text()) if path.exists() else {}
     manifest: dict[str, Any] = {
@@ -44,7 +43,7 @@ def begin_manifest(run: Run, command: str) -> dict[str, Any]:
         "threads": run.settings.threads or torch.get_num_threads(),
         "seed": run.settings.seed,
         "command": command,
-        "threat_model": {"has": list(HAS), "has_not": list(HAS_NOT)},
+        "threat_model": {"has": list(has), "has_not": list(has_not)},
         "is_attack": True,
         "started": earlier.get("started", datetime.now(UTC).isoformat(timespec="seconds")),
         "tries": earlier.get("tries", 0) + 1,
@@ -55,19 +54,18 @@ def begin_manifest(run: Run, command: str) -> dict[str, Any]:
 
 
 def finish_manifest(
-    run: Run, manifest: dict[str, Any], attacker: Attacker, judge: Judge, seconds: dict[str, float]
+    run: Run[Kind],
+    manifest: dict[str, Any],
+    fingerprints: Mapping[str, str],
+    *,
+    num_classes: int,
+    seconds: Mapping[str, float],
 ) -> None:
     """Writes it again with what the run opened, how long it took, and that it has ended."""
-    models = {
-        "target": attacker.classifier.fingerprint,
-        "identity encoder": attacker.encoder.fingerprint,
-        "judge identity encoder": judge.encoder.fingerprint,
-        **{f"judge {name}": classifier.fingerprint for name, classifier in judge.classifiers.items()},
-    }
     manifest |= {
-        "models": {name: {"fingerprint": value} for name, value in models.items()},
-        "num_classes": attacker.public.log_probabilities.shape[1],
-        "seconds": seconds,
+        "models": {name: {"fingerprint": mark} for name, mark in fingerprints.items()},
+        "num_classes": num_classes,
+        "seconds": dict(seconds),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "state": "finished",
     }

@@ -1,22 +1,25 @@
-"""What the parts of a run share: its settings, its folder, who watches, and the seconds of each part."""
+"""What the parts of a run share: its settings, its folder, who watches, the seconds of each part, its arithmetic."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Generic
+
+import torch
 
 from diffaudit.events import Event
 from diffaudit.records import RunFolder
-from diffaudit.settings import InversionSettings
+from diffaudit.settings import AuditSettings, InversionSettings, Kind, PerturbationSettings
 
 Watcher = Callable[[Event], None]
 
 
 @dataclass(eq=False)
-class Run:
-    """An inversion under way."""
+class Run(Generic[Kind]):
+    """An audit under way."""
 
-    settings: InversionSettings
+    settings: Kind
     folder: RunFolder
     watch: Watcher
     seconds: dict[str, float] = field(default_factory=dict)
@@ -27,3 +30,21 @@ class Run:
         began = time.perf_counter()
         yield
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - began
+
+
+InversionRun = Run[InversionSettings]
+PerturbationRun = Run[PerturbationSettings]
+
+
+@contextmanager
+def reproducible(settings: AuditSettings) -> Iterator[None]:
+    """Deterministic algorithms and the thread count asked for, while the block runs."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        torch.set_num_threads(threads)

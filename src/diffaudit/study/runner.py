@@ -1,8 +1,7 @@
 """One inversion run from settings to report: builds, trains, samples, judges; every finished part survives a kill."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from diffaudit import build
 from diffaudit.events import Event
-from diffaudit.inversion.attacker import Attacker
+from diffaudit.inversion.attacker import HAS, HAS_NOT, Attacker
 from diffaudit.inversion.finishing import adversarial_pixels
 from diffaudit.inversion.generator import as_published, published_projector
 from diffaudit.inversion.sampling import Reconstructions, sample
@@ -22,7 +21,7 @@ from diffaudit.study.checkpoints import load_tensors, save_tensors
 from diffaudit.study.manifest import begin_manifest, claim, finish_manifest
 from diffaudit.study.metrics import inversion_metrics
 from diffaudit.study.pictures import save_pictures
-from diffaudit.study.run import Run, Watcher
+from diffaudit.study.run import InversionRun, Watcher, reproducible
 from diffaudit.study.stages import train
 
 
@@ -46,10 +45,10 @@ def run_inversion(
     """
     from diffaudit.report.html import write_report
 
-    run = Run(settings, RunFolder(folder), on_event or (lambda event: None))
+    run = InversionRun(settings, RunFolder(folder), on_event or (lambda event: None))
     claim(run)
-    manifest = begin_manifest(run, command)
-    with _reproducible(settings):
+    manifest = begin_manifest(run, command, has=HAS, has_not=HAS_NOT)
+    with reproducible(settings):
         with run.timed("load"):
             run.watch(Event("load", 0, 0, {}))
             build.check_separation(settings)
@@ -73,12 +72,18 @@ def run_inversion(
         seed=settings.seed,
     )
     write_json(run.folder.metrics, metrics)
-    finish_manifest(run, manifest, attacker, judge, seconds)
+    models = {
+        "target": attacker.classifier.fingerprint,
+        "identity encoder": attacker.encoder.fingerprint,
+        "judge identity encoder": judge.encoder.fingerprint,
+        **{f"judge {name}": classifier.fingerprint for name, classifier in judge.classifiers.items()},
+    }
+    finish_manifest(run, manifest, models, num_classes=attacker.public.log_probabilities.shape[1], seconds=seconds)
     write_report(folder)
     return folder
 
 
-def _attack(run: Run, attacker: Attacker, projector: Mapping[str, Tensor]) -> dict[str, Reconstructions]:
+def _attack(run: InversionRun, attacker: Attacker, projector: Mapping[str, Tensor]) -> dict[str, Reconstructions]:
     """The part that may know nothing of judges: start row, training, attack row.
 
     What is trained is built first, for it may be refused, and the start row is minutes of work.
@@ -102,7 +107,7 @@ def _attack(run: Run, attacker: Attacker, projector: Mapping[str, Tensor]) -> di
     return rows
 
 
-def _sampled(run: Run, attacker: Attacker, embeddings: Tensor, row: str) -> Reconstructions:
+def _sampled(run: InversionRun, attacker: Attacker, embeddings: Tensor, row: str) -> Reconstructions:
     """A row's reconstructions under these embeddings."""
 
     def draw() -> Reconstructions:
@@ -118,7 +123,7 @@ def _sampled(run: Run, attacker: Attacker, embeddings: Tensor, row: str) -> Reco
     return _kept(run, row, draw)
 
 
-def _finished(run: Run, attacker: Attacker, drawn: Reconstructions) -> Reconstructions:
+def _finished(run: InversionRun, attacker: Attacker, drawn: Reconstructions) -> Reconstructions:
     """Adversarial examples made from the attack's reconstructions, which stay as they are."""
     asked, batch = run.settings.sampling.finishing, run.settings.sampling.batch
 
@@ -135,7 +140,7 @@ def _finished(run: Run, attacker: Attacker, drawn: Reconstructions) -> Reconstru
     return _kept(run, "attack-finished", move)
 
 
-def _kept(run: Run, row: str, make: Callable[[], Reconstructions]) -> Reconstructions:
+def _kept(run: InversionRun, row: str, make: Callable[[], Reconstructions]) -> Reconstructions:
     """A row's images, made or, where an earlier try made them already, read back."""
     path = run.folder.checkpoints / f"row-{row}.safetensors"
     kept = load_tensors(path)
@@ -146,7 +151,7 @@ def _kept(run: Run, row: str, make: Callable[[], Reconstructions]) -> Reconstruc
     return made
 
 
-def _oracle(run: Run, attacker: Attacker, judge: Judge, projector: Mapping[str, Tensor]) -> Reconstructions:
+def _oracle(run: InversionRun, attacker: Attacker, judge: Judge, projector: Mapping[str, Tensor]) -> Reconstructions:
     """The ceiling, which is no attack: the untrained prior under the true private mean of the attacker's encoder."""
     with torch.no_grad():
         private = torch.cat([attacker.encoder(part.float() / 255) for part in judge.private.images.split(128)])
@@ -155,7 +160,7 @@ def _oracle(run: Run, attacker: Attacker, judge: Judge, projector: Mapping[str, 
         return _sampled(run, attacker, nn.functional.normalize(means, dim=1), "oracle")
 
 
-def _judge(run: Run, attacker: Attacker, judge: Judge, rows: dict[str, Reconstructions]) -> None:
+def _judge(run: InversionRun, attacker: Attacker, judge: Judge, rows: dict[str, Reconstructions]) -> None:
     """Writes every row's pictures, and the records of all rows at once."""
     judged = [
         Judged(name, r.images, r.labels, r.sources, attacker.public.images[r.sources])
@@ -180,17 +185,3 @@ def _someone_else(labels: Tensor) -> Tensor:
     classes = labels.unique()
     following = torch.roll(classes, -1)
     return following[torch.searchsorted(classes, labels)]
-
-
-@contextmanager
-def _reproducible(settings: InversionSettings) -> Iterator[None]:
-    """Deterministic algorithms and the thread count asked for, while the block runs."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(deterministic)
-        torch.set_num_threads(threads)

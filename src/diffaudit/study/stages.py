@@ -13,11 +13,16 @@ from diffaudit.inversion.state import TrainingState, stage_optimiser
 from diffaudit.inversion.training import StepReport, train_stage
 from diffaudit.records import CurvePoint, RunFolder, append_lines, read_curves, read_health, write_atomically
 from diffaudit.study.checkpoints import load_checkpoint, save_checkpoint
-from diffaudit.study.run import Run
+from diffaudit.study.run import InversionRun
 from diffaudit.weighting.gradient import GradientWeighting
 
 
-def train(run: Run, state: TrainingState, anchors: Tensor, gradient_weighting: GradientWeighting | None = None) -> None:
+def train(
+    run: InversionRun,
+    state: TrainingState,
+    anchors: Tensor,
+    gradient_weighting: GradientWeighting | None = None,
+) -> None:
     """Trains ``state`` through all stages of the settings, from the run's checkpoint where there is one.
 
     Raises:
@@ -69,7 +74,7 @@ def train(run: Run, state: TrainingState, anchors: Tensor, gradient_weighting: G
 class _Journal:
     """What was seen since the last checkpoint. It is written with the next one, so that both tell of the same steps."""
 
-    run: Run
+    run: InversionRun
     state: TrainingState
     plan: StagePlan
     done: int
