@@ -32,6 +32,22 @@ def summary_table(metrics: Mapping[str, Any]) -> Table:
     return table
 
 
+def perturbation_summary_table(metrics: Mapping[str, Any]) -> Table:
+    """One line an attack: surrogates and held-out models fooled, with the interval of the latter, and the distance.
+
+    Success is counted on images that the models first got right; measures that the run did not take read ``-``.
+    """
+    table = Table(title=f"{metrics['classes']} classes, {metrics['images']} images", title_justify="left")
+    table.add_column("attack")
+    for heading in ("surrogates", "held-out", "95 % interval", "perceptual distance"):
+        table.add_column(heading, justify="right")
+    for row, measures in {"attack": metrics, **metrics["references"]}.items():
+        transfer, distance = measures["transfer_mean"], measures["perceptual_distance"]
+        far = "-" if distance is None else f"{distance['value']:.4f}"
+        table.add_row(row, _percent(measures["white_box_mean"]), _percent(transfer), _interval(transfer), far)
+    return table
+
+
 def _percent(rate: Mapping[str, Any] | None) -> str:
     return "-" if rate is None else f"{100 * rate['value']:.1f} %"
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffaudit.records import CurvePoint, JudgeVote, Record, RunFolder, append_lines, write_json
+from diffaudit.records import (
+    CurvePoint,
+    JudgeVote,
+    PerturbationRecord,
+    Record,
+    RunFolder,
+    append_lines,
+    picture_path,
+    write_json,
+)
 from diffaudit.study.metrics import inversion_metrics
+from diffaudit.study.perturbation_metrics import perturbation_metrics
 
 CLASSES, SAMPLES = 8, 2
 MANIFEST: dict[str, Any] = {
@@ -30,6 +41,39 @@ MANIFEST: dict[str, Any] = {
     "is_attack": True,
     "num_classes": 100,
 }
+
+
+class Page(HTMLParser):
+    """Elements and their attributes, text by element stack, and whether every element was closed."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input", "hr"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.stack: list[str] = []
+        self.words = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.stack:
+            self.words += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
 
 Hits = Callable[[str, int, int], tuple[bool, bool]]
 MakeRun = Callable[..., Path]
@@ -120,4 +164,80 @@ def _record(row: str, label: int, sample: int, hits: Hits) -> Record:
         perceptual_distance=None if photograph else 0.5,
         attribute_error=None if photograph else {"pose": 0.125},
         factor_error=None,
+    )
+
+
+MODELS = {"seen": "surrogate", "one": "heldout", "two": "heldout", "kin": "sibling"}
+IMAGES = 6
+Fooled = Callable[[str, int, str], bool]
+MakePerturbed = Callable[..., Path]
+
+
+def half(row: str, image: int, model: str) -> bool:
+    """The attack fools all but the last two pictures' held-out models; the reference one model on one picture."""
+    if row == "attack":
+        return image < IMAGES - 2 or model in ("seen", "kin")
+    return image == 0 and model == "one"
+
+
+@pytest.fixture
+def make_perturbed(tmp_path: Path) -> MakePerturbed:
+    """A perturbation's folder: picture 1 was wrong under model two before."""
+
+    def make(
+        fooled: Fooled = half,
+        *,
+        rows: tuple[str, ...] = ("attack", "pgd-8"),
+        models: dict[str, str] = MODELS,
+        distances: dict[str, float] | None = None,
+        manifest: dict[str, Any] | None = MANIFEST,
+        **values: Any,
+    ) -> Path:
+        run = RunFolder(tmp_path / "perturbed <1>")
+        generator = np.random.default_rng(0)
+        records = [
+            _perturbed(row, image, models, fooled, (distances or {}).get(row, 0.25), values)
+            for row in rows
+            for image in range(IMAGES)
+        ]
+        for record in records:
+            write_png(run.path / record.picture, generator)
+            write_png(run.path / record.clean_picture, generator)
+        append_lines(run.records, [record.to_json() for record in records])
+        write_json(run.metrics, perturbation_metrics(records, models, seconds={"attack": 12.0}, resamples=300))
+        run.settings.write_text("audit: perturbation\nname: '<perturb>'\n")
+        if manifest is not None:
+            write_json(run.manifest, manifest)
+        return run.path
+
+    return make
+
+
+def _perturbed(
+    row: str, image: int, models: dict[str, str], fooled: Fooled, distance: float, values: dict[str, Any]
+) -> PerturbationRecord:
+    success = {model: fooled(row, image, model) for model in models}
+    found: dict[str, Any] = {
+        "goal": None,
+        "defended": {"jpeg-75": {model: 0.5 if won else 0.0 for model, won in success.items()}},
+        "ssim": 0.75,
+        "psnr": 30.0,
+        "l2": 2.0,
+        "linf": 0.125,
+        "colour_difference": 3.0,
+        "reconstruction_psnr": 40.0 if row == "attack" else None,
+        "iterations": None,
+    }
+    return PerturbationRecord(
+        row=row,
+        image=image,
+        name=f"face-{image:04d}",
+        label=image,
+        picture=picture_path(row, image),
+        clean_picture=picture_path("clean", image),
+        clean_hits={model: not (image == 1 and model == "two") for model in models},
+        predicted={model: 42 if won else image for model, won in success.items()},
+        fooled=success,
+        perceptual_distance=distance,
+        **(found | values),
     )

@@ -1,6 +1,5 @@
 import re
 import xml.etree.ElementTree as ElementTree
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +10,7 @@ from diffaudit.errors import InvalidSetting
 from diffaudit.records import HealthPoint, RunFolder, append_lines, read_records
 from diffaudit.report.html import write_report
 
-from .conftest import CLASSES, MANIFEST, SAMPLES, MakeRun, barely
-
-
-class Page(HTMLParser):
-    """Elements and their attributes, text by element stack, and whether every element was closed."""
-
-    VOID = frozenset({"meta", "img", "br", "link", "input", "hr"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.stack: list[str] = []
-        self.words = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.stack.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.stack.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.stack:
-            self.words += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
+from .conftest import CLASSES, MANIFEST, SAMPLES, MakeRun, Page, barely
 
 
 def page(run: Path) -> Page:

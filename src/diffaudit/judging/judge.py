@@ -174,18 +174,19 @@ class Judge:
         return factor_error(found, self.private.factors[labels], self.private.factor_spread)
 
 
-def refuse_dependent(name: str, judge: Classifier, target: Classifier) -> None:
+def refuse_dependent(name: str, judge: Classifier, target: Classifier, *, whose: str = "the target") -> None:
     """Refuses a judge that is the target, shares its weight file, or was trained from its weights.
 
-    Two networks trained apart have weights that do not correlate; one fine-tuned from the other keeps most of them, so
-    matching matrices and kernels of more than 1,000 entries whose cosine is above 0.5 on average give it away. The
-    gains of norm layers are left out: they stay near 1 in every network.
+    ``whose`` names the target in the message. Two networks trained apart have weights that do not correlate; one
+    fine-tuned from the other keeps most of them, so matching matrices and kernels of more than 1,000 entries whose
+    cosine is above 0.5 on average give it away. The gains of norm layers are left out: they stay near 1 in every
+    network.
     """
     if judge is target or judge.model is target.model:
-        raise ThreatModelViolation(f"The judge `{name}` is the target itself. Judge with another model.")
+        raise ThreatModelViolation(f"The judge `{name}` is {whose} itself. Judge with another model.")
     if judge.fingerprint == target.fingerprint:
         raise ThreatModelViolation(
-            f"The judge `{name}` has the target's weight file (SHA-256 {judge.fingerprint[:12]}). Use another judge."
+            f"The judge `{name}` has {whose}'s weight file (SHA-256 {judge.fingerprint[:12]}). Use another judge."
         )
     mine, theirs = dict(judge.model.named_parameters()), dict(target.model.named_parameters())
     shared = [
@@ -198,7 +199,7 @@ def refuse_dependent(name: str, judge: Classifier, target: Classifier) -> None:
     cosines = [float(nn.functional.cosine_similarity(mine[k].flatten(), theirs[k].flatten(), dim=0)) for k in shared]
     if sum(cosines) / len(cosines) > 0.5:
         raise ThreatModelViolation(
-            f"The judge `{name}` seems to be trained from the target's weights (mean cosine of {len(shared)} shared "
+            f"The judge `{name}` seems to be trained from {whose}'s weights (mean cosine of {len(shared)} shared "
             f"tensors {sum(cosines) / len(cosines):.2f}). Judge with a model of its own training."
         )
 

@@ -12,7 +12,7 @@ from diffaudit.records import RunFolder, read_curves, write_atomically
 from diffaudit.report.ablation_figures import rows_figure, training_figures
 from diffaudit.report.ablation_tables import RowTable, ablation_tables
 from diffaudit.report.figures import inline_svg, save_figure
-from diffaudit.report.html import environment
+from diffaudit.report.page import environment
 from diffaudit.report.wording import DIRECTIONS
 
 Json = Mapping[str, Any]

@@ -1,159 +1,22 @@
 """The report of a run: one self-contained page, tables and figures, made from the run's files without any model."""
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
-from diffaudit.errors import InvalidSetting
-from diffaudit.records import RunFolder, read_curves, read_health, read_records, write_atomically
-from diffaudit.report.figures import accuracy_figure, curve_figures, inline_svg, save_figure
-from diffaudit.report.pictures import class_groups
-from diffaudit.report.tables import Table, judges_table, naive_table, results_table, to_latex, to_markdown
-from diffaudit.report.verdict import verdict
-from diffaudit.report.wording import (
-    DIRECTIONS,
-    MEASURES,
-    MINUS,
-    attribute_measures,
-    found,
-    interval_of_share,
-    percent,
-    row_metrics,
-    signed_points,
-)
-from diffaudit.study.health import health_lines
-
-Json = Mapping[str, Any]
-
-_TEMPLATES = Path(__file__).parent / "templates"
-_RECOGNITION = ("judge_accuracy", "judge_accuracy_top5", "target_accuracy", "overfit_gap", "identity_cosine")
-
-
-@dataclass(frozen=True)
-class Card:
-    """A key number: what it is, the number, its interval, and a word on it."""
-
-    title: str
-    value: str
-    interval: str
-    note: str
+from diffaudit._yaml import parse_yaml
+from diffaudit.records import RunFolder
+from diffaudit.report.inversion import write_inversion_report
+from diffaudit.report.perturbation import write_perturbation_report
 
 
 def write_report(run: Path) -> Path:
     """Write ``report.html``, ``tables/`` and ``figures/`` of the run in folder ``run``; return the page's path.
 
-    The page holds everything it shows (pictures as data URIs, figures as SVG, no script) and asks for nothing from
-    outside. It shows private photographs, so it is as private as they are.
+    The run's settings say by ``audit`` which page it is. The page holds everything it shows (pictures as data URIs,
+    figures as SVG, no script) and asks for nothing from outside.
 
     Raises:
         InvalidSetting: the folder has no ``records.jsonl`` or no ``metrics.json``.
     """
-    folder = RunFolder(Path(run))
-    for path in (folder.records, folder.metrics):
-        if not path.is_file():
-            rule, remedy = f"be a folder with a `{path.name}`", "Finish the run: `diffaudit invert SETTINGS.yaml`."
-            raise InvalidSetting("run", rule, str(run), remedy)
-    metrics: Json = json.loads(folder.metrics.read_text(encoding="utf-8"))
-    manifest: Json = json.loads(folder.manifest.read_text(encoding="utf-8")) if folder.manifest.is_file() else {}
-    records, curves = read_records(folder.records), read_curves(folder.curves)
-
-    results, judges, naive = results_table(metrics), judges_table(metrics), naive_table(metrics)
-    for table in (results, judges, naive):
-        write_atomically(folder.path / "tables" / f"{table.name}.md", to_markdown(table))
-        write_atomically(folder.path / "tables" / f"{table.name}.tex", to_latex(table))
-
-    accuracy = accuracy_figure(metrics, 1 / manifest["num_classes"] if manifest.get("num_classes") else None)
-    drawn = {"rows": ("judge accuracy by row", accuracy), **curve_figures(curves)}
-    for stem, (_, figure) in drawn.items():
-        save_figure(figure, folder.path / "figures", stem)
-    svgs = {stem: Markup(inline_svg(figure, title)) for stem, (title, figure) in drawn.items()}
-
-    page = (
-        environment()
-        .get_template("report.html.j2")
-        .render(
-            name=folder.path.resolve().name,
-            metrics=metrics,
-            manifest=manifest,
-            verdict=verdict(metrics, manifest),
-            cards=list(_cards(metrics)),
-            tables=[_part(results, inside=True), _part(results, inside=False)],
-            more_tables=[judges, naive],
-            directions=DIRECTIONS,
-            groups=class_groups(folder.path, records),
-            judges=list(metrics["judges"]),
-            svgs=svgs,
-            health=health_lines(read_health(folder.health)),
-            glossary=(*MEASURES, *attribute_measures(metrics)),
-            settings=folder.settings.read_text(encoding="utf-8") if folder.settings.is_file() else "",
-        )
-    )
-    write_atomically(folder.report, page)
-    return folder.report
-
-
-def environment() -> Environment:
-    """The page templates, with everything that is put into them escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["duration"] = duration
-    environment.filters["percent"] = percent
-    return environment
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds in words.
-
-    >>> duration(3.21), duration(75), duration(7260)
-    ('3.2 s', '1 min 15 s', '2 h 1 min')
-    """
-    if seconds is None:
-        return "unknown"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _cards(metrics: Json) -> Iterator[Card]:
-    judged = metrics["judge_accuracy"]
-    yield Card("Judges recognise", percent(judged["value"]), interval_of_share(judged), "top-1, mean of the judges")
-    gain = found(metrics, "versus_start")
-    if gain:
-        ends = "" if gain["low"] is None else f"{signed_points(gain['low'])} to {signed_points(gain['high'])}"
-        yield Card("Points over the start", signed_points(gain["value"]), ends, "what optimisation adds")
-    for row, note in (("oracle", "true private embedding, not an attack"), ("upper", "photographs of the people")):
-        ceiling = found(row_metrics(metrics, row) or {}, "judge_accuracy")
-        if ceiling:
-            yield Card("Ceiling", percent(ceiling["value"]), interval_of_share(ceiling), note)
-            break
-    target = metrics["target_accuracy"]
-    yield Card("Target recognises", percent(target["value"]), interval_of_share(target), "what the attack optimised")
-    cosine = found(metrics, "identity_cosine")
-    if cosine:
-        ends = "" if cosine["low"] is None else f"{cosine['low']:.2f} to {cosine['high']:.2f}".replace("-", MINUS)
-        yield Card("Identity cosine", f"{cosine['value']:.2f}".replace("-", MINUS), ends, "to the private mean")
-    times = {name: seconds for name, seconds in (metrics.get("seconds") or {}).items() if seconds is not None}
-    total = times.get("total", sum(times.values()))
-    if total:
-        yield Card("Time", duration(total), "", f"{metrics['samples']} images, {metrics['classes']} classes")
-
-
-def _part(table: Table, *, inside: bool) -> Table:
-    """The columns about recognition, or the others: a table as wide as a page."""
-    kept = [number for number, column in enumerate(table.columns) if (column.key in _RECOGNITION) is inside]
-    return replace(
-        table,
-        columns=tuple(table.columns[number] for number in kept),
-        lines=tuple(replace(line, cells=tuple(line.cells[number] for number in kept)) for line in table.lines),
-    )
+    settings = RunFolder(Path(run)).settings
+    audit = parse_yaml(settings.read_text(encoding="utf-8")).get("audit") if settings.is_file() else None
+    return write_perturbation_report(run) if audit == "perturbation" else write_inversion_report(run)

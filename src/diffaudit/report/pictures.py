@@ -97,19 +97,28 @@ def class_cards(run: Path, records: Sequence[Record]) -> list[ClassCard]:
     return [_card(run, label, by_label[label], finished) for label in sorted(by_label)]
 
 
-def picture(path: Path, alt: str) -> Picture:
-    """The file as a data URI: as it is if small, else reduced to :data:`SHOWN` pixels."""
+def picture(path: Path, alt: str, *, shown: int = SHOWN) -> Picture:
+    """The file as a data URI: as it is if small, else reduced to ``shown`` pixels."""
     if not path.is_file():
         return Picture(None, f"{alt} (no file)")
     content = path.read_bytes()
     with Image.open(io.BytesIO(content)) as image:
-        if max(image.size) > SHOWN or image.format != "PNG":
-            reduced = image.convert("RGB")
-            reduced.thumbnail((SHOWN, SHOWN), Image.Resampling.LANCZOS)
-            file = io.BytesIO()
-            reduced.save(file, "PNG", optimize=True)
-            content = file.getvalue()
-    return Picture(f"data:image/png;base64,{base64.b64encode(content).decode()}", alt)
+        if max(image.size) > shown or image.format != "PNG":
+            return embedded(image.convert("RGB"), alt, shown=shown)
+    return Picture(_uri(content), alt)
+
+
+def embedded(image: Image.Image, alt: str, *, shown: int = SHOWN) -> Picture:
+    """An image in memory as a data URI, reduced to ``shown`` pixels."""
+    reduced = image.copy()
+    reduced.thumbnail((shown, shown), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    reduced.save(file, "PNG", optimize=True)
+    return Picture(_uri(file.getvalue()), alt)
+
+
+def _uri(content: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
 def _card(run: Path, label: int, records: Sequence[Record], finished: Mapping[tuple[int, int], Record]) -> ClassCard:

@@ -62,7 +62,7 @@ def results_table(metrics: Json) -> Table:
         "results",
         "Every row is judged by the same judges. Shares in percent; intervals are 95 % bootstraps clustered by class.",
         tuple(columns),
-        tuple(_line(row, measures, columns) for row, measures in rows),
+        tuple(table_line(row, measures, columns) for row, measures in rows),
     )
 
 
@@ -76,7 +76,7 @@ def judges_table(metrics: Json) -> Table:
         "judges",
         "Top-1 accuracy by judge, in percent; intervals are 95 % bootstraps clustered by class.",
         tuple(columns),
-        tuple(_line(row, measures, columns) for row, measures in rows),
+        tuple(table_line(row, measures, columns) for row, measures in rows),
     )
 
 
@@ -93,7 +93,7 @@ def naive_table(metrics: Json) -> Table:
                 for column in columns
                 if (value := found(measures, column.key))
             }
-            lines.append(_line(row, {**measures, **naive}, columns))
+            lines.append(table_line(row, {**measures, **naive}, columns))
     return Table(
         "naive",
         "Naive intervals (Wilson, 95 %): they take every image as independent, which images of one class are not.",
@@ -154,26 +154,32 @@ ARROWS = {
     "nearer": r"$\downarrow$\,(nearer)",
     "varied": r"$\uparrow$\,(varied)",
     "zero": r"$\to 0$",
+    "fools": r"$\uparrow$",
+    "known": r"$\uparrow$",
+    "visible": r"$\downarrow$",
+    "alike": r"$\uparrow$",
+    "cost": r"$\downarrow$",
 }
 """The directions of measures in LaTeX."""
 
 
-def _line(row: Row, measures: Json, columns: Sequence[Measure]) -> Line:
-    cells = tuple(_cell(found(measures, column.key), column.share) for column in columns)
+def table_line(row: Row, measures: Json, columns: Sequence[Measure]) -> Line:
+    """A row's line: ``measures`` holds ``samples``, ``classes`` and, by key, the columns that it has."""
+    cells = tuple(_cell(found(measures, column.key), column) for column in columns)
     return Line(row, measures["samples"], measures["classes"], cells)
 
 
-def _cell(measure: Json | None, share: bool) -> Cell:
+def _cell(measure: Json | None, column: Measure) -> Cell:
     if measure is None:
         return Cell()
     interval = ""
     if measure["low"] is not None:
-        interval = f"[{_number(measure['low'], share)}, {_number(measure['high'], share)}]"
-    return Cell(_number(measure["value"], share), interval)
+        interval = f"[{_number(measure['low'], column)}, {_number(measure['high'], column)}]"
+    return Cell(_number(measure["value"], column), interval)
 
 
-def _number(value: float, share: bool) -> str:
-    text = f"{100 * value:.1f}" if share else f"{value:.3f}"
+def _number(value: float, column: Measure) -> str:
+    text = f"{100 * value:.1f}" if column.share else f"{value:.{column.digits}f}"
     return text.replace("-", MINUS) if float(text) else text.replace("-", "")
 
 

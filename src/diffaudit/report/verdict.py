@@ -29,7 +29,7 @@ def verdict(metrics: Json, manifest: Json) -> Verdict:
         if is_attack
         else "This run is not an attack, for it was given private knowledge: it rebuilt faces"
     )
-    judges = "an independent judge recognises" if number == 1 else f"{_count(number)} independent judges recognise"
+    judges = "an independent judge recognises" if number == 1 else f"{count(number)} independent judges recognise"
     interval = (
         f"95{NO_BREAK}% interval {interval_of_share(accuracy)}"
         if accuracy["low"] is not None
@@ -68,7 +68,7 @@ def _cautions(metrics: Json) -> list[str]:
     attack = metrics["judge_accuracy"]
     said = []
     lower, upper = (found(row_metrics(metrics, row) or {}, "judge_accuracy") for row in ("lower", "upper"))
-    if lower and _overlap(attack, lower):
+    if lower and overlap(attack, lower):
         said.append(
             "The interval overlaps that of other people's photographs: this run does not show that the model leaks "
             "what its people look like."
@@ -94,7 +94,7 @@ def _against_start(metrics: Json) -> tuple[str, bool]:
     start = found(row_metrics(metrics, "start") or {}, "judge_accuracy")
     difference = found(metrics, "versus_start")
     if difference is None:
-        if start and _overlap(metrics["judge_accuracy"], start):
+        if start and overlap(metrics["judge_accuracy"], start):
             return (
                 "The interval overlaps that of the run without optimisation: this run does not show that the "
                 "optimisation adds anything.",
@@ -114,7 +114,7 @@ def _against_start(metrics: Json) -> tuple[str, bool]:
     )
 
 
-def _overlap(one: Json, other: Json) -> bool:
+def overlap(one: Json, other: Json) -> bool:
     """Whether the intervals meet; a missing interval is its value alone."""
     low, high = one["low"], one["high"]
     return bool(
@@ -127,6 +127,7 @@ def _p_value(p: float) -> str:
     return f"<{NO_BREAK}0.001" if p < 0.001 else f"={NO_BREAK}{p:.3f}"
 
 
-def _count(number: int) -> str:
+def count(number: int) -> str:
+    """A small number in words."""
     words = ("no", "one", "two", "three", "four", "five", "six")
     return words[number] if number < len(words) else str(number)

@@ -27,14 +27,17 @@ class Measure:
     """A column of the tables, and its line of the glossary.
 
     ``direction`` is ``up`` (more means that more leaks), ``down`` (less does), ``zero`` (0 is sound), ``nearer`` (less
-    is nearer to the source picture) or ``varied``; the last two are neither good nor bad.
+    is nearer to the source picture) or ``varied``; the last two are neither good nor bad. Of a perturbation: ``fools``
+    (more models are fooled), ``known`` (more clean pictures were right), ``visible`` (less is less visible), ``alike``
+    (more is less visible) or ``cost``.
     """
 
     key: str
     title: str
-    direction: Literal["up", "down", "nearer", "zero", "varied"]
+    direction: Literal["up", "down", "nearer", "zero", "varied", "fools", "known", "visible", "alike", "cost"]
     share: bool
     meaning: str
+    digits: int = 3
 
 
 ROWS = (
@@ -121,6 +124,11 @@ DIRECTIONS = {
     "nearer": ("\N{DOWNWARDS ARROW}", "lower is nearer to the source, not better"),
     "varied": ("\N{UPWARDS ARROW}", "higher: more varied images of one person"),
     "zero": ("\N{RIGHTWARDS ARROW}0", "near 0 is sound"),
+    "fools": ("\N{UPWARDS ARROW}", "higher: more models are fooled"),
+    "known": ("\N{UPWARDS ARROW}", "higher: more clean pictures were right"),
+    "visible": ("\N{DOWNWARDS ARROW}", "lower: less visible"),
+    "alike": ("\N{UPWARDS ARROW}", "higher: less visible"),
+    "cost": ("\N{DOWNWARDS ARROW}", "lower: faster"),
 }
 
 

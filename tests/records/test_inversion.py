@@ -11,13 +11,10 @@ from diffaudit.records import (
     HealthPoint,
     JudgeVote,
     Record,
-    RunFolder,
     append_lines,
     read_curves,
     read_health,
     read_records,
-    write_atomically,
-    write_json,
 )
 
 FULL = Record(
@@ -112,36 +109,3 @@ def test_looks_read_back_equal(tmp_path: Path) -> None:
     pair = replace(LOOK, positives=(0.1, 0.9))
     append_lines(tmp_path / "health.jsonl", [LOOK.to_json(), pair.to_json()])
     assert read_health(tmp_path / "health.jsonl") == [LOOK, pair]
-
-
-def test_a_file_is_there_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "deep" / "metrics.json"
-    write_atomically(path, "first")
-    assert path.read_text() == "first"
-
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", killed)
-        with pytest.raises(KeyboardInterrupt):
-            write_atomically(path, "second")
-    assert path.read_text() == "first"
-    write_atomically(path, "third")
-    assert path.read_text() == "third"
-    assert [file.name for file in path.parent.iterdir()] == ["metrics.json"]
-
-
-def test_json_is_json(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"value": 0.5, "low": None})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"value": 0.5, "low": None}
-    with pytest.raises(ValueError, match="JSON compliant"):
-        write_json(tmp_path / "a.json", {"value": float("nan")})
-    assert json.loads((tmp_path / "a.json").read_text())["value"] == 0.5
-
-
-def test_everything_of_a_run_lies_inside_it(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
-    places = {getattr(run, name) for name, value in vars(RunFolder).items() if isinstance(value, property)}
-    assert len(places) == 10
-    assert all(place.parent == (run.checkpoints if place == run.training else tmp_path) for place in places)

@@ -1,0 +1,92 @@
+"""The report of a perturbation: whom the attack fools, at what distance, and every picture before and after."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from diffaudit.records import read_perturbation_records, write_atomically
+from diffaudit.report.figures import inline_svg, save_figure
+from diffaudit.report.page import Card, duration, environment, finished_run, write_tables
+from diffaudit.report.perturbation_figures import frontier_figure
+from diffaudit.report.perturbation_pictures import GAIN, attack_groups
+from diffaudit.report.perturbation_tables import (
+    CLEAN,
+    DISTANCES,
+    SUCCESS,
+    attacks_table,
+    defences_table,
+    distances_table,
+    models_table,
+    white_box_defences_table,
+)
+from diffaudit.report.perturbation_verdict import perturbation_verdict
+from diffaudit.report.wording import DASH, DIRECTIONS, found, interval_of_share, percent
+
+Json = Mapping[str, Any]
+
+
+def write_perturbation_report(run: Path) -> Path:
+    """Write the report of a perturbation; return the page's path.
+
+    Raises:
+        InvalidSetting: the folder has no ``records.jsonl`` or no ``metrics.json``.
+    """
+    folder, metrics, manifest = finished_run(run, "perturb")
+    attacks, models, distances = attacks_table(metrics), models_table(metrics), distances_table(metrics)
+    behind = [defences_table(metrics), white_box_defences_table(metrics)] if metrics["defended_success"] else []
+    write_tables(folder, attacks, models, distances, *behind)
+
+    frontier = frontier_figure(metrics)
+    if frontier is not None:
+        save_figure(frontier, folder.path / "figures", "frontier")
+
+    page = (
+        environment()
+        .get_template("perturbation.html.j2")
+        .render(
+            name=folder.path.resolve().name,
+            metrics=metrics,
+            manifest=manifest,
+            verdict=perturbation_verdict(metrics),
+            cards=list(_cards(metrics)),
+            frontier="" if frontier is None else Markup(inline_svg(frontier, "transfer against perceptual distance")),
+            attacks=attacks,
+            models=models,
+            distances=distances,
+            defences=behind,
+            directions=DIRECTIONS,
+            groups=attack_groups(folder.path, read_perturbation_records(folder.records), metrics["models"]),
+            gain=GAIN,
+            glossary=(*SUCCESS, CLEAN, *DISTANCES),
+            settings=folder.settings.read_text(encoding="utf-8") if folder.settings.is_file() else "",
+        )
+    )
+    write_atomically(folder.report, page)
+    return folder.report
+
+
+def _cards(metrics: Json) -> Iterator[Card]:
+    for key, title, note in (
+        ("transfer_mean", "Held-out models fooled", "of those right on the clean picture"),
+        ("white_box_mean", "Surrogates fooled", "what the attack optimised"),
+    ):
+        share = found(metrics, key)
+        if share:
+            yield Card(title, percent(share["value"]), interval_of_share(share), note)
+    behind = {name: measure for name, measure in metrics["defended_success"].items() if measure}
+    if behind:
+        name, share = min(behind.items(), key=lambda item: item[1]["value"])
+        yield Card(f"Behind {name}", percent(share["value"]), interval_of_share(share), "held-out, strongest defence")
+    for key, title, digits, note in (
+        ("perceptual_distance", "Perceptual distance", 4, "lower is less visible"),
+        ("ssim", "SSIM", 3, "higher is less visible"),
+    ):
+        mean = found(metrics, key)
+        if mean:
+            ends = "" if mean["low"] is None else f"{mean['low']:.{digits}f}{DASH}{mean['high']:.{digits}f}"
+            yield Card(title, f"{mean['value']:.{digits}f}", ends, note)
+    seconds = found(metrics, "seconds_per_image")
+    if seconds:
+        yield Card("Time an image", duration(seconds["value"]), "", f"{metrics['images']} images")

@@ -1,0 +1,138 @@
+"""The verdict of a perturbation's report: whom the attack fools, at what price, and what that does not show."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from diffaudit.report.perturbation_tables import attack_title
+from diffaudit.report.verdict import Verdict, count, overlap
+from diffaudit.report.wording import DASH, NO_BREAK, found, interval_of_share, percent
+
+Json = Mapping[str, Any]
+
+
+def perturbation_verdict(metrics: Json) -> Verdict:
+    """What the run shows, in plain words, and what it does not show."""
+    gain, doubts = _frontier(metrics)
+    return Verdict(_sentence(metrics), _context(metrics), gain, (*doubts, *_cautions(metrics)))
+
+
+def _sentence(metrics: Json) -> str:
+    held, seen = found(metrics, "transfer_mean"), found(metrics, "white_box_mean")
+    change = "turn the answer of" if metrics["targeted"] else "fool"
+    toward = " to the class sought" if metrics["targeted"] else ""
+    if held is None and seen is None:
+        return "No model was right on a clean picture, so there was nothing to fool."
+    surrogates = _models(metrics, "surrogate", "the model that they were made on", "models that they were made on")
+    if held is None:
+        return (
+            f"Changes made in a diffusion latent {change} {surrogates}{toward} in {_share(metrics, 'white_box_mean')} "
+            f"of the pictures that {_they(metrics, 'surrogate')} first got right; no held-out model was judged, so "
+            "whether they transfer is not known."
+        )
+    heldout = _models(metrics, "heldout", "a model that the attack never saw", "models that the attack never saw")
+    after = f", and {surrogates} in {_share(metrics, 'white_box_mean')}" if seen else ""
+    return (
+        f"Changes made in a diffusion latent {change} {heldout}{toward} in {_share(metrics, 'transfer_mean')} of the "
+        f"pictures that {_they(metrics, 'heldout')} first got right{after}."
+    )
+
+
+def _context(metrics: Json) -> str:
+    said = []
+    distance = found(metrics, "perceptual_distance")
+    if distance:
+        said.append(f"The perceptual distance to the clean picture is {_distance(distance)}.")
+    accuracies = [measure["value"] for measure in metrics["clean_accuracy"].values()]
+    least, most = percent(min(accuracies)), percent(max(accuracies))
+    span = most if least == most else f"{least} to {most}"
+    said.append(f"Of the {metrics['images']} clean pictures the models have {span} right.")
+    behind = {name: measure for name, measure in metrics["defended_success"].items() if measure}
+    if behind:
+        strongest = min(behind, key=lambda name: behind[name]["value"])
+        said.append(f"Behind the strongest defence, {strongest}, {percent(behind[strongest]['value'])} are fooled.")
+    return " ".join(said)
+
+
+def _frontier(metrics: Json) -> tuple[str, list[str]]:
+    """Where the attack stands among the references, and what that leaves in doubt."""
+    mine, distance = found(metrics, "transfer_mean"), found(metrics, "perceptual_distance")
+    if mine is None or distance is None:
+        return "", []
+    if not metrics["references"]:
+        return "", ["No reference attack was run, so there is nothing to read the transfer against."]
+    nearer = {
+        attack_title(name): (theirs, cost)
+        for name, measures in metrics["references"].items()
+        if (theirs := found(measures, "transfer_mean"))
+        and (cost := found(measures, "perceptual_distance"))
+        and cost["value"] <= distance["value"]
+    }
+    ahead = {title: pair for title, pair in nearer.items() if pair[0]["value"] >= mine["value"]}
+    if ahead:
+        title, (theirs, cost) = max(ahead.items(), key=lambda item: item[1][0]["value"])
+        return "", [
+            f"{title} fools held-out models as often or more, in {percent(theirs['value'])}, at a perceptual distance "
+            f"that is no larger ({cost['value']:.4f}): the attack is not on the frontier of this run."
+        ]
+    close = [title for title, (theirs, _) in nearer.items() if overlap(mine, theirs)]
+    if close:
+        return "", [
+            f"The interval overlaps that of {_listed(close)} at no larger a perceptual distance: that the attack is "
+            "ahead there is not shown."
+        ]
+    return "No reference attack fools held-out models as often at so small a perceptual distance.", []
+
+
+def _cautions(metrics: Json) -> list[str]:
+    said = []
+    blunt = [name for name, measure in metrics["clean_accuracy"].items() if measure["value"] < 0.5]
+    if blunt:
+        said.append(
+            f"{_listed(blunt)}: less than half of the clean pictures are right, so success there rests on few pictures."
+        )
+    held = found(metrics, "transfer_mean")
+    if held and held["low"] is None:
+        said.append("All pictures are of one class, so nothing is said about the others.")
+    lost = metrics["images"] - held["n"] if held else 0
+    if held and lost > 0.2 * metrics["images"]:
+        said.append(f"{lost} of {metrics['images']} pictures are left out: no held-out model had them right.")
+    rebuilt, psnr = found(metrics, "reconstruction_psnr"), found(metrics, "psnr")
+    if rebuilt and psnr and rebuilt["value"] < psnr["value"] + 3:
+        said.append(
+            f"Inversion alone, without an attack, gives the pictures back at {rebuilt['value']:.1f}{NO_BREAK}dB, the "
+            f"attack at {psnr['value']:.1f}{NO_BREAK}dB: much of the change is the autoencoder's and the sampler's."
+        )
+    return said
+
+
+def _share(metrics: Json, key: str) -> str:
+    """A mean success with its interval, and that it is a mean where it is one of several models."""
+    measure = metrics[key]
+    role = "heldout" if key == "transfer_mean" else "surrogate"
+    said = ["mean of the models"] if _number(metrics, role) > 1 else []
+    if measure["low"] is not None:
+        said.append(f"95{NO_BREAK}% interval {interval_of_share(measure)}")
+    words = f" ({'; '.join(said)})" if said else ""
+    return percent(measure["value"]) + words
+
+
+def _distance(measure: Json) -> str:
+    interval = f" ({measure['low']:.4f}{DASH}{measure['high']:.4f})" if measure["low"] is not None else ""
+    return f"{measure['value']:.4f}{interval}"
+
+
+def _models(metrics: Json, role: str, one: str, several: str) -> str:
+    number = _number(metrics, role)
+    return one if number == 1 else f"{count(number)} {several}"
+
+
+def _they(metrics: Json, role: str) -> str:
+    return "it" if _number(metrics, role) == 1 else "they"
+
+
+def _number(metrics: Json, role: str) -> int:
+    return sum(held == role for held in metrics["models"].values())
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,212 @@
+"""``metrics.json`` of a perturbation: the attack and every reference, summarised with clustered intervals."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from diffaudit.errors import InvalidSetting
+from diffaudit.records import PerturbationRecord
+from diffaudit.study.metrics import vote_rate
+from diffaudit.study.statistics import rate, value
+
+Json = dict[str, Any]
+
+_DISTANCES: dict[str, Callable[[PerturbationRecord], float | None]] = {
+    "perceptual_distance": lambda record: record.perceptual_distance,
+    "ssim": lambda record: record.ssim,
+    "psnr": lambda record: record.psnr,
+    "l2": lambda record: record.l2,
+    "linf": lambda record: record.linf,
+    "colour_difference": lambda record: record.colour_difference,
+    "reconstruction_psnr": lambda record: record.reconstruction_psnr,
+}
+
+
+def perturbation_metrics(
+    records: Sequence[PerturbationRecord],
+    models: Mapping[str, str],
+    *,
+    seconds: Mapping[str, float] | None = None,
+    notes: Sequence[str] = (),
+    seed: int = 0,
+    resamples: int = 10_000,
+) -> Json:
+    """Return the contents of ``metrics.json``: every measure of row ``attack``, the other rows under ``references``.
+
+    A share of images is the JSON of :func:`~diffaudit.study.statistics.rate`, a mean that of
+    :func:`~diffaudit.study.statistics.value`; a measure that no image has is null. Success is counted **only on images
+    that the model first got right**, so ``n`` differs from model to model; ``clean_accuracy`` stands beside it.
+
+    - ``white_box_success``: by surrogate. ``transfer_success``: by held-out model. ``sibling_success``: by sibling, a
+      relative of a surrogate, which enters no mean.
+    - ``transfer_mean``: per image the share of the held-out models fooled, among those that were right on the clean
+      picture (:func:`success_on_right`); images that none got right are left out. ``white_box_mean`` is that of the
+      surrogates.
+    - ``defended_success``: by defence, the same with each held-out model behind the defence, so that it is read against
+      ``transfer_mean``; ``defended_white_box`` is that of the surrogates.
+    - Distances are means over all images of the row, failures included.
+    - ``seconds_per_image``: one measurement over the whole row, so it has no interval.
+
+    Intervals resample whole classes: pictures of a class share what makes it easy to confuse. Where every class has one
+    picture, that is resampling images; ``clusters`` says which. Beside the contract stand ``classes``, ``clusters``,
+    ``targeted``, ``sibling_success``, ``white_box_mean``, ``defended_white_box``, ``l2``, ``colour_difference`` and
+    ``notes``.
+
+    Args:
+        records: of one run, in any order.
+        models: role by name: ``surrogate``, ``heldout`` or ``sibling``.
+        seconds: time that making each row took, all images together.
+        notes: what the caller wants to have said.
+        seed: of the bootstrap.
+        resamples: its draws.
+
+    Raises:
+        InvalidSetting: no record is of row ``attack``, a row holds an image twice, or a record lacks a model.
+    """
+    by_row: dict[str, list[PerturbationRecord]] = defaultdict(list)
+    for record in records:
+        by_row[record.row].append(record)
+    attack = by_row.pop("attack", [])
+    if not attack:
+        raise InvalidSetting("records", "hold at least one image of row 'attack'", sorted(by_row), "Finish the run.")
+    said = list(notes)
+    for row, found in (("attack", attack), *by_row.items()):
+        _require_sound(row, found, models)
+        if {record.image for record in found} != {record.image for record in attack}:
+            said.append(f"{row}: over other images than the attack ({len(found)} against {len(attack)}).")
+    times = seconds or {}
+    classes = len({record.label for record in attack})
+    return {
+        "audit": "perturbation",
+        "classes": classes,
+        "clusters": "images" if classes == len(attack) else "classes",
+        "targeted": any(record.goal is not None for record in attack),
+        "models": dict(models),
+        **_Summary(attack, models, "", said, seed, resamples).everything(times.get("attack")),
+        "references": {
+            row: _Summary(found, models, f"{row}: ", said, seed, resamples).everything(times.get(row))
+            for row, found in by_row.items()
+        },
+        "notes": said,
+    }
+
+
+def success_on_right(record: PerturbationRecord, models: Collection[str]) -> float | None:
+    """Return the share of ``models`` fooled, among those right on the clean picture; None where none was.
+
+    In [0, 1]. A model that was wrong before counts neither for the attack nor against it.
+    """
+    right = [name for name in models if record.clean_hits[name]]
+    return sum(record.fooled[name] for name in right) / len(right) if right else None
+
+
+def defended_success(record: PerturbationRecord, defence: str, models: Collection[str]) -> float | None:
+    """Return the mean over ``models`` of the share of repeats fooled behind ``defence``; None where none was right.
+
+    In [0, 1]. Models that were never right on the defended clean picture are left out.
+    """
+    shares = [share for name in models if (share := record.defended[defence][name]) is not None]
+    return sum(shares) / len(shares) if shares else None
+
+
+def models_of(models: Mapping[str, str], role: str) -> list[str]:
+    """Return the names of the models in a role, in order.
+
+    >>> models_of({"a": "surrogate", "b": "heldout", "c": "surrogate"}, "surrogate")
+    ['a', 'c']
+    """
+    return [name for name, found in models.items() if found == role]
+
+
+class _Summary:
+    """The measures of one row, each with its interval."""
+
+    def __init__(
+        self,
+        records: Sequence[PerturbationRecord],
+        models: Mapping[str, str],
+        prefix: str,
+        notes: list[str],
+        seed: int,
+        resamples: int,
+    ) -> None:
+        self.records = records
+        self.models = models
+        self.prefix = prefix
+        self.notes = notes
+        self.seed = seed
+        self.resamples = resamples
+
+    def everything(self, seconds: float | None) -> Json:
+        """Successes, distances and time."""
+        surrogates, heldout = models_of(self.models, "surrogate"), models_of(self.models, "heldout")
+        defences = dict.fromkeys(name for record in self.records for name in record.defended)
+        return {
+            "images": len(self.records),
+            "clean_accuracy": {name: self._clean(name) for name in self.models},
+            "white_box_success": {name: self._success(name) for name in surrogates},
+            "transfer_success": {name: self._success(name) for name in heldout},
+            "sibling_success": {name: self._success(name) for name in models_of(self.models, "sibling")},
+            "transfer_mean": self._shares([success_on_right(record, heldout) for record in self.records]),
+            "white_box_mean": self._shares([success_on_right(record, surrogates) for record in self.records]),
+            "defended_success": {name: self._defended(name, heldout) for name in defences},
+            "defended_white_box": {name: self._defended(name, surrogates) for name in defences},
+            **{name: self._mean(name, measure) for name, measure in _DISTANCES.items()},
+            "seconds_per_image": None
+            if seconds is None
+            else {"value": seconds / len(self.records), "low": None, "high": None},
+        }
+
+    def _clean(self, name: str) -> Json:
+        hits = [record.clean_hits[name] for record in self.records]
+        return rate(hits, self._labels(), resamples=self.resamples, generator=self._generator()).to_json()
+
+    def _success(self, name: str) -> Json | None:
+        found = self._shares([success_on_right(record, [name]) for record in self.records])
+        if found is None:
+            self.notes.append(f"{self.prefix}{name}: right on no clean picture, so there is no success to count.")
+        return found
+
+    def _defended(self, defence: str, models: Collection[str]) -> Json | None:
+        return self._shares([defended_success(record, defence, models) for record in self.records])
+
+    def _shares(self, shares: Sequence[float | None]) -> Json | None:
+        kept = [(share, label) for share, label in zip(shares, self._labels(), strict=True) if share is not None]
+        if not kept:
+            return None
+        votes, labels = zip(*kept, strict=True)
+        return vote_rate(votes, labels, resamples=self.resamples, generator=self._generator()).to_json()
+
+    def _mean(self, name: str, measure: Callable[[PerturbationRecord], float | None]) -> Json | None:
+        found = [(number, record.label) for record in self.records if (number := measure(record)) is not None]
+        if not found:
+            return None
+        bad = sum(not math.isfinite(number) for number, _ in found)
+        if bad:
+            self.notes.append(f"{self.prefix}{name}: not finite for {bad} of {len(found)} images, so it has no mean.")
+            return None
+        if len(found) < len(self.records):
+            self.notes.append(f"{self.prefix}{name}: measured on {len(found)} of {len(self.records)} images.")
+        numbers, labels = zip(*found, strict=True)
+        return value(numbers, labels, resamples=self.resamples, generator=self._generator()).to_json()
+
+    def _labels(self) -> list[int]:
+        return [record.label for record in self.records]
+
+    def _generator(self) -> np.random.Generator:
+        """Each interval draws afresh, so that no value depends on which others are asked for."""
+        return np.random.default_rng(self.seed)
+
+
+def _require_sound(row: str, records: Sequence[PerturbationRecord], models: Mapping[str, str]) -> None:
+    seen: set[int] = set()
+    for record in records:
+        if record.image in seen:
+            raise InvalidSetting("records", f"hold each image of row '{row}' once", f"{record.image} twice")
+        seen.add(record.image)
+        if set(record.clean_hits) != set(models):
+            rule = f"name the models of the run, {', '.join(models)}"
+            raise InvalidSetting("records", rule, sorted(record.clean_hits), "Judge the row again.")

@@ -1,0 +1,48 @@
+"""The frontier: every attack is a point where its numbers say."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.lines import Line2D
+
+from diffaudit.report.perturbation_figures import frontier_figure
+
+from .conftest import MakePerturbed
+
+
+def metrics(make: MakePerturbed, **options: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((make(**options) / "metrics.json").read_text())
+    return found
+
+
+def coordinates(line: Line2D, axis: int) -> list[float]:
+    points = np.asarray(line.get_xydata(), dtype=np.float64)
+    return [float(value) for value in points[:, axis]]
+
+
+def test_points_stand_where_the_numbers_say(make_perturbed: MakePerturbed) -> None:
+    rows = ("attack", "pgd-8", "pgd-4")
+    found = metrics(make_perturbed, rows=rows, distances={"attack": 0.5, "pgd-8": 0.25, "pgd-4": 0.125})
+    figure = frontier_figure(found)
+    assert figure is not None
+    (axes,) = figure.axes
+    marked = {line.get_label(): line for line in axes.lines if line.get_marker() == "o"}
+    assert set(marked) == {"Attack", "PGD"}
+    assert coordinates(marked["Attack"], 0) == [0.5]
+    assert coordinates(marked["Attack"], 1) == pytest.approx([200 / 3])
+    assert coordinates(marked["PGD"], 0) == [0.125, 0.25]  # a family is joined in order of distance
+    assert {text.get_text() for text in axes.texts} >= {"4/255", "8/255"}
+
+
+def test_intervals_are_drawn(make_perturbed: MakePerturbed) -> None:
+    found = metrics(make_perturbed, rows=("attack",))
+    figure = frontier_figure(found)
+    assert figure is not None
+    ends = [100 * found["transfer_mean"][end] for end in ("low", "high")]
+    assert any(coordinates(line, 1) == pytest.approx(ends) for line in figure.axes[0].lines)
+
+
+def test_without_held_out_models_there_is_no_frontier(make_perturbed: MakePerturbed) -> None:
+    assert frontier_figure(metrics(make_perturbed, models={"seen": "surrogate"})) is None

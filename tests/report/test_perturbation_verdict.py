@@ -1,0 +1,118 @@
+"""What the verdict of a perturbation says, and what it must not claim."""
+
+from typing import Any
+
+import pytest
+
+from diffaudit.report.perturbation_verdict import perturbation_verdict
+from diffaudit.report.verdict import Verdict
+
+
+def share(value: float, low: float | None, high: float | None, n: int = 40) -> dict[str, Any]:
+    return {"value": value, "low": low, "high": high, "n": n}
+
+
+def reference(transfer: dict[str, Any] | None, distance: float) -> dict[str, Any]:
+    return {"transfer_mean": transfer, "perceptual_distance": share(distance, distance, distance)}
+
+
+def metrics(**changes: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "images": 40,
+        "targeted": False,
+        "models": {"seen": "surrogate", "one": "heldout", "two": "heldout"},
+        "clean_accuracy": {"seen": share(0.95, 0.9, 1), "one": share(0.9, 0.8, 1), "two": share(0.9, 0.8, 1)},
+        "transfer_mean": share(0.43, 0.31, 0.55),
+        "white_box_mean": share(0.97, 0.9, 1),
+        "defended_success": {"jpeg-75": share(0.4, 0.3, 0.5), "resize-pad": share(0.2, 0.1, 0.3), "none": None},
+        "perceptual_distance": share(0.02, 0.018, 0.022),
+        "psnr": share(30, 29, 31),
+        "reconstruction_psnr": share(40, 39, 41),
+        "references": {
+            "pgd-4": reference(share(0.1, 0.02, 0.18), 0.01),
+            "pgd-16": reference(share(0.8, 0.7, 0.9), 0.1),
+        },
+    }
+    return found | changes
+
+
+def read(**changes: Any) -> Verdict:
+    said = perturbation_verdict(metrics(**changes))
+    return Verdict(
+        plain(said.sentence), plain(said.context), plain(said.gain), tuple(plain(caution) for caution in said.cautions)
+    )
+
+
+def plain(text: str) -> str:
+    return text.replace("\N{NO-BREAK SPACE}", " ").replace("\N{EN DASH}", "-")
+
+
+def test_the_sentence() -> None:
+    assert read().sentence == (
+        "Changes made in a diffusion latent fool two models that the attack never saw in 43 % (mean of the models; "
+        "95 % interval 31-55 %) of the pictures that they first got right, and the model that they were made on in "
+        "97 % (95 % interval 90-100 %)."
+    )
+
+
+def test_the_context() -> None:
+    assert read().context == (
+        "The perceptual distance to the clean picture is 0.0200 (0.0180-0.0220). Of the 40 clean pictures the models "
+        "have 90 % to 95 % right. Behind the strongest defence, resize-pad, 20 % are fooled."
+    )
+
+
+def test_a_goal_is_said() -> None:
+    assert "turn the answer of two models that the attack never saw to the class sought in 43 %" in read(
+        targeted=True
+    ).sentence  # fmt: skip
+
+
+def test_ahead_of_every_nearer_reference() -> None:
+    said = read()
+    assert said.gain == "No reference attack fools held-out models as often at so small a perceptual distance."
+    assert said.cautions == ()
+
+
+def test_a_nearer_reference_that_transfers_more_takes_the_frontier() -> None:
+    said = read(references={"pgd-8": reference(share(0.5, 0.4, 0.6), 0.015)})
+    assert said.gain == ""
+    assert said.cautions == (
+        "PGD 8/255 fools held-out models as often or more, in 50 %, at a perceptual distance that is no larger "
+        "(0.0150): the attack is not on the frontier of this run.",
+    )
+
+
+def test_overlapping_intervals_show_nothing() -> None:
+    said = read(references={"pgd-4": reference(share(0.35, 0.25, 0.45), 0.01)})
+    assert said.gain == ""
+    assert "The interval overlaps that of PGD 4/255" in said.cautions[0]
+
+
+def test_a_farther_reference_is_no_rival() -> None:
+    assert read(references={"pgd-16": reference(share(1.0, 0.9, 1.0), 0.021)}).cautions == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "caution"),
+    [
+        ({"references": {}}, "No reference attack was run"),
+        ({"clean_accuracy": {"seen": share(0.9, 0.8, 1), "one": share(0.4, 0.3, 0.5)}}, "one: less than half"),
+        ({"transfer_mean": share(0.43, None, None)}, "All pictures are of one class"),
+        ({"transfer_mean": share(0.43, 0.31, 0.55, n=30)}, "10 of 40 pictures are left out"),
+        ({"reconstruction_psnr": share(31, 30, 32)}, "much of the change is the autoencoder's"),
+    ],
+)
+def test_cautions(change: dict[str, Any], caution: str) -> None:
+    assert any(caution in said for said in read(**change).cautions)
+
+
+def test_without_held_out_models_nothing_is_said_of_transfer() -> None:
+    said = read(transfer_mean=None, models={"seen": "surrogate", "more": "surrogate"})
+    assert "fool two models that they were made on in 97 % (mean of the models" in said.sentence
+    assert "no held-out model was judged, so whether they transfer is not known" in said.sentence
+    assert said.gain == ""
+
+
+def test_without_a_clean_picture_right_there_is_nothing_to_fool() -> None:
+    assert read(transfer_mean=None, white_box_mean=None).sentence.startswith("No model was right on a clean picture")
