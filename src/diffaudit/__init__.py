@@ -7,11 +7,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffaudit.api import invert
+    from diffaudit.api import invert, perturb
     from diffaudit.errors import DiffauditError
     from diffaudit.events import Event
-    from diffaudit.records import Record, read_curves, read_records
-    from diffaudit.settings import InversionSettings, SettingsError, check_settings, dump_settings, load_settings
+    from diffaudit.records import (
+        PerturbationRecord,
+        Record,
+        read_curves,
+        read_perturbation_records,
+        read_records,
+    )
+    from diffaudit.settings import (
+        InversionSettings,
+        PerturbationSettings,
+        SettingsError,
+        check_settings,
+        dump_settings,
+        load_perturbation,
+        load_settings,
+    )
 
     __version__: str
 
@@ -19,14 +33,19 @@ __all__ = [
     "DiffauditError",
     "Event",
     "InversionSettings",
+    "PerturbationRecord",
+    "PerturbationSettings",
     "Record",
     "SettingsError",
     "__version__",
     "check_settings",
     "dump_settings",
     "invert",
+    "load_perturbation",
     "load_settings",
+    "perturb",
     "read_curves",
+    "read_perturbation_records",
     "read_records",
 ]
 
@@ -34,13 +53,18 @@ _HOMES = {
     "DiffauditError": "errors",
     "Event": "events",
     "InversionSettings": "settings",
+    "PerturbationRecord": "records",
+    "PerturbationSettings": "settings",
     "Record": "records",
     "SettingsError": "settings",
     "check_settings": "settings",
     "dump_settings": "settings",
     "invert": "api",
+    "load_perturbation": "settings",
     "load_settings": "settings",
+    "perturb": "api",
     "read_curves": "records",
+    "read_perturbation_records": "records",
     "read_records": "records",
 }
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from diffaudit.configurations import settings_path
 from diffaudit.events import Event
-from diffaudit.settings import GivenModel, InversionSettings, load_settings
+from diffaudit.settings import GivenModel, InversionSettings, PerturbationSettings, load_perturbation, load_settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,3 +42,29 @@ def invert(
         settings = settings.model_copy(update={"attack": given})
     folder = Path("runs") / settings.name if output is None else Path(output)
     return run_inversion(settings, folder, command="diffaudit.invert(...)", on_event=on_event, target=target)
+
+
+def perturb(
+    settings: PerturbationSettings | Path | str = "perturb",
+    output: Path | str | None = None,
+    *,
+    on_event: Callable[[Event], None] | None = None,
+) -> Path:
+    """Runs a perturbation and returns its folder; called again with the same arguments, a stopped run goes on.
+
+    Args:
+        settings: checked settings, a YAML file, or the bare name of a shipped configuration.
+        output: the run's folder; ``runs/<settings.name>`` if None.
+        on_event: told of every step, for example ``RunProgress().update``.
+
+    Raises:
+        SettingsError: the settings break rules.
+        RunConflict: the folder holds a run made with other settings.
+        ThreatModelViolation: a held-out model is not independent of a surrogate.
+    """
+    from diffaudit.study.perturbation_runner import run_perturbation
+
+    if not isinstance(settings, PerturbationSettings):
+        settings = load_perturbation(settings_path(str(settings)))
+    folder = Path("runs") / settings.name if output is None else Path(output)
+    return run_perturbation(settings, folder, command="diffaudit.perturb(...)", on_event=on_event)

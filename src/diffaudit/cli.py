@@ -106,6 +106,44 @@ def invert(
 
 
 @app.command()
+def perturb(
+    settings: Annotated[
+        str, typer.Argument(metavar="SETTINGS.yaml", help="A settings file, or a shipped configuration by name.")
+    ] = "perturb",
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: `budget.iterations=10`. Repeatable."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run's folder.", show_default="runs/NAME")
+    ] = None,
+) -> None:
+    """Ask what fools a classifier, and models it never met: perturb pictures in a diffusion latent, and judge them."""
+    from rich.console import Console
+
+    from diffaudit.configurations import settings_path
+    from diffaudit.records import RunFolder
+    from diffaudit.settings import load_perturbation
+    from diffaudit.summary import perturbation_summary_table
+
+    checked = load_perturbation(settings_path(settings), parse_assignments(assignments or []))
+
+    from diffaudit.progress import RunProgress
+    from diffaudit.study.perturbation_runner import (
+        run_perturbation,  # torch from here on: a fault above is told at once
+    )
+
+    console = Console()
+    with RunProgress(console) as progress:
+        folder = run_perturbation(
+            checked, output or Path("runs") / checked.name, command=_command(), on_event=progress.update
+        )
+    run = RunFolder(folder)
+    console.print(perturbation_summary_table(json.loads(run.metrics.read_text(encoding="utf-8"))))
+    typer.echo(run.report)
+
+
+@app.command()
 def train(
     what: Annotated[
         list[str] | None, typer.Argument(metavar="WHAT", help="Names of bundled models.", show_default="all")
@@ -188,16 +226,17 @@ def settings(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="A settings file, or a shipped configuration by name.")
     ] = "quick",
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of an inversion's settings.")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of such settings instead.")] = False,
 ) -> None:
-    """Check a settings file and print it complete, every default filled in."""
+    """Check a settings file of either audit and print it complete, every default filled in."""
     from diffaudit.configurations import settings_path
-    from diffaudit.settings import InversionSettings, dump_settings, load_settings
+    from diffaudit.settings import dump_settings, load_audit
 
+    checked = load_audit(settings_path(file))
     if schema:
-        typer.echo(json.dumps(InversionSettings.model_json_schema(), indent=2))
+        typer.echo(json.dumps(type(checked).model_json_schema(), indent=2))
     else:
-        typer.echo(dump_settings(load_settings(settings_path(file))), nl=False)
+        typer.echo(dump_settings(checked), nl=False)
 
 
 def parse_assignments(texts: list[str]) -> dict[str, Any]:

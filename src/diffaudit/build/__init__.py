@@ -18,6 +18,15 @@ from diffaudit.build.models import (
     build_perceptual,
     build_prior,
 )
+from diffaudit.build.perturbation import (
+    build_drive,
+    build_paths,
+    build_perturber,
+    build_step_plans,
+    build_terms,
+    goal_of,
+)
+from diffaudit.build.perturbation_judge import build_perturbation_judge
 from diffaudit.build.pictures import opened, private_pictures, public_images
 from diffaudit.build.separation import check_separation
 from diffaudit.build.sides import (
@@ -28,12 +37,15 @@ from diffaudit.build.sides import (
     chosen_classes,
     look_at_public,
 )
+from diffaudit.build.victims import LabelledImages, victims
 
 __all__ = [
+    "LabelledImages",
     "Look",
     "build_attacker",
     "build_attributes",
     "build_classifier",
+    "build_drive",
     "build_embedding",
     "build_encoder",
     "build_gradient_weighting",
@@ -41,17 +53,24 @@ __all__ = [
     "build_judge",
     "build_judge_classifier",
     "build_objective",
+    "build_paths",
     "build_perceptual",
+    "build_perturbation_judge",
+    "build_perturber",
     "build_prior",
     "build_sample_plan",
     "build_stages",
     "build_state",
+    "build_step_plans",
+    "build_terms",
     "build_weighting",
     "check_separation",
     "chosen_classes",
+    "goal_of",
     "look_at_public",
     "opened",
     "private_pictures",
     "public_images",
     "used_groups",
+    "victims",
 ]

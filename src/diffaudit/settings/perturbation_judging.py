@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from diffaudit.settings.base import Positive, Rate, Section, Share
+from diffaudit.settings.base import Positive, Section, Share
 from diffaudit.settings.models import BundledModel, ClassifierModel, NetworkModel
 
 
@@ -47,10 +47,9 @@ AnyDefence = Annotated[
 class ReferenceAttack(Section):
     """An attack on pixels from a maintained library, on the same surrogates (the extra `pixel`)."""
 
-    kind: Literal["pgd", "mi_fgsm"]
-    epsilon: Rate
-    """In 1/255."""
-    steps: Positive = 10
+    method: Literal["pgd", "mi-fgsm"]
+    budget: Annotated[Positive, Field(le=255)]
+    """Of every value, in 1/255."""
 
 
 class PerturbationJudging(Section):

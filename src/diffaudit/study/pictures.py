@@ -1,7 +1,9 @@
-"""Writes judged images as the 8-bit PNG files that reports show."""
+"""Judged images as the 8-bit PNG files that reports show: written, and read back."""
 
 from pathlib import Path
 
+import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -23,3 +25,12 @@ def save_pictures(folder: Path, images: Tensor, labels: Tensor | None = None, *,
         partial = path.with_suffix(".partial")
         Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(partial, format="PNG")
         partial.replace(path)
+
+
+def read_pictures(folder: Path, count: int) -> Tensor:
+    """The first ``count`` pictures that :func:`save_pictures` wrote by their place, ``(count, 3, H, W)`` bytes."""
+    pictures = []
+    for index in range(count):
+        with Image.open(folder / f"{index:05d}.png") as file:
+            pictures.append(torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1))
+    return torch.stack(pictures)

@@ -1,0 +1,212 @@
+"""One perturbation run from settings to report: perturbs batch by batch and judges; what is done survives a kill."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diffaudit import build
+from diffaudit.events import Event
+from diffaudit.judging.perturbed import Perturbed
+from diffaudit.perturbation.attack import Iteration, attack
+from diffaudit.perturbation.movers import mover_of
+from diffaudit.perturbation.references import Reference, reference_examples
+from diffaudit.perturbation.scene import Perturber, Scene, prepared
+from diffaudit.records import RunFolder, read_perturbation_records, write_atomically, write_json
+from diffaudit.settings import PerturbationSettings, ReplaceTerm
+from diffaudit.study.attention_pictures import attention_of_labels, save_attention
+from diffaudit.study.checkpoints import load_tensors, save_tensors
+from diffaudit.study.manifest import begin_manifest, claim, finish_manifest
+from diffaudit.study.perturbation_metrics import perturbation_metrics
+from diffaudit.study.pictures import read_pictures, save_pictures
+from diffaudit.study.run import PerturbationRun, Watcher, reproducible
+
+HAS = (
+    "the surrogates: architecture, weights, gradients",
+    "the pictures and their true classes",
+    "a diffusion prior, its words, and perceptual features",
+)
+HAS_NOT = ("the held-out models and their siblings", "the defences", "any answer of theirs")
+
+
+@dataclass(frozen=True, eq=False)
+class _Done:
+    """What the attack made of all pictures, in their order; ``goals`` are None where it was not targeted."""
+
+    images: Tensor
+    rebuilt: Tensor
+    iterations: Tensor
+    goals: Tensor | None
+
+
+def run_perturbation(
+    settings: PerturbationSettings, folder: Path, *, command: str, on_event: Watcher | None = None
+) -> Path:
+    """Runs a perturbation into ``folder`` and returns it, report included. A stopped run goes on at its last batch.
+
+    Raises:
+        RunConflict: the folder holds a run made with other settings.
+        ThreatModelViolation: a held-out model is not independent of a surrogate.
+    """
+    from diffaudit.report.html import write_report
+
+    run = PerturbationRun(settings, RunFolder(folder), on_event or (lambda event: None))
+    claim(run)
+    manifest = begin_manifest(run, command, has=HAS, has_not=HAS_NOT)
+    with reproducible(settings):
+        with run.timed("load"):
+            run.watch(Event("load", 0, 0, {}))
+            pictures = build.victims(settings.images)
+            perturber = build.build_perturber(settings, pictures.classes)
+            # Built now, for it may be refused; the attack gets nothing of it.
+            judge = build.build_perturbation_judge(settings, perturber)
+        save_pictures(run.folder.images / "clean", pictures.images)
+        done = _perturbed(run, perturber, pictures)
+        rows = [_row(run, pictures, done), *_references(run, perturber, pictures, done.goals)]
+        with run.timed("judge"):
+            run.watch(Event("judge", 0, 0, {}))
+            lines = []
+            for row in rows:
+                # The same draws for every row, so that randomised defences do not tell them apart.
+                generator = torch.Generator().manual_seed(settings.seed)
+                lines += [record.to_json() for record in judge.records(row, generator, batch=settings.batch)]
+            write_atomically(run.folder.records, "".join(line + "\n" for line in lines))
+    path = run.folder.metrics
+    earlier = json.loads(path.read_text())["seconds"] if path.exists() else None
+    seconds = earlier or {name: round(value, 2) for name, value in run.seconds.items()}
+    records = read_perturbation_records(run.folder.records)
+    metrics = perturbation_metrics(records, judge.roles, seconds=seconds, seed=settings.seed)
+    write_json(path, metrics | {"seconds": seconds})
+    fingerprints = {name: model.fingerprint for name, model in judge.models.items()}
+    finish_manifest(run, manifest, fingerprints, num_classes=len(pictures.classes), seconds=seconds)
+    write_report(folder)
+    return folder
+
+
+def _perturbed(run: PerturbationRun, perturber: Perturber, pictures: build.LabelledImages) -> _Done:
+    """Every batch perturbed or, where an earlier try did so already, read back."""
+    batches = torch.arange(len(pictures)).split(run.settings.batch)
+    parts = []
+    for number, rows in enumerate(batches):
+        path = run.folder.checkpoints / f"batch-{number:05d}.safetensors"
+        kept = load_tensors(path)
+        if kept is None:
+            with run.timed("attack"):
+                kept = _batch(run, perturber, pictures, rows)
+            save_tensors(path, kept)
+        parts.append(kept)
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return _Done(joined["images"], joined["rebuilt"], joined["iterations"], joined.get("goals"))
+
+
+def _batch(
+    run: PerturbationRun, perturber: Perturber, pictures: build.LabelledImages, rows: Tensor
+) -> dict[str, Tensor]:
+    """The best iterates of one batch, and pictures of what the prior attended to before and after."""
+    settings = run.settings
+    path, recording = build.build_paths(settings)
+    views, step, budget = build.build_step_plans(settings)
+    scene = prepared(
+        perturber,
+        pictures.images[rows].float() / 255,
+        pictures.labels[rows],
+        path,
+        recording,
+        with_rival=any(isinstance(term, ReplaceTerm) for term in settings.terms),
+        mask=settings.mask.kind,
+        threshold=settings.mask.threshold,
+    )
+    goal = build.goal_of(settings, scene)
+    before = int(rows[0])
+
+    def note(iteration: Iteration) -> None:
+        parts = {name: float(values.mean()) for name, values in iteration.parts.items()}
+        fooled = float((iteration.margins.min(0).values > 0).float().mean())
+        run.watch(
+            Event(
+                "perturb",
+                before * budget.iterations + (iteration.number + 1) * len(rows),
+                len(pictures) * budget.iterations,
+                parts | {"fooled": fooled},
+            )
+        )
+
+    found = attack(
+        perturber,
+        scene,
+        build.build_drive(settings, perturber, scene),
+        build.build_terms(settings, perturber.perceptual, len(rows)),
+        mover_of(step),
+        path,
+        recording,
+        views,
+        budget,
+        goal=goal,
+        numbers=rows.tolist(),
+        seed=settings.seed,
+        on_iteration=note,
+    )
+    _save_attention(run, perturber, scene, found.images, found.latents, rows)
+    rebuilt = (scene.rebuilt * 255).round().byte()
+    kept = {"images": found.images, "rebuilt": rebuilt, "iterations": found.iterations}
+    return kept if goal is None else kept | {"goals": goal}
+
+
+def _save_attention(
+    run: PerturbationRun, perturber: Perturber, scene: Scene, images: Tensor, latents: Tensor, rows: Tensor
+) -> None:
+    """Where the prior looks for the label, in the picture and in what was made of it."""
+    path, recording = build.build_paths(run.settings)
+    seen = attention_of_labels(perturber, scene, latents, path, recording)
+    if seen is not None:
+        pairs = zip(rows.tolist(), scene.rebuilt, images.float() / 255, *seen, strict=True)
+        for number, clean, perturbed, before, after in pairs:
+            save_attention(run.folder.attention(number, "before"), clean, before)
+            save_attention(run.folder.attention(number, "after"), perturbed, after)
+
+
+def _row(run: PerturbationRun, pictures: build.LabelledImages, done: _Done) -> Perturbed:
+    """Row ``attack`` as read back from its PNG files."""
+    save_pictures(run.folder.images / "attack", done.images)
+    return Perturbed(
+        row="attack",
+        images=read_pictures(run.folder.images / "attack", len(pictures)),
+        clean=pictures.images,
+        labels=pictures.labels,
+        names=pictures.names,
+        numbers=range(len(pictures)),
+        goals=done.goals,
+        reconstructions=done.rebuilt,
+        iterations=done.iterations,
+    )
+
+
+def _references(
+    run: PerturbationRun, perturber: Perturber, pictures: build.LabelledImages, goals: Tensor | None
+) -> Iterator[Perturbed]:
+    """The reference attacks on pixels, on the same surrogates."""
+    for asked in run.settings.judging.references:
+        reference = Reference(asked.method, asked.budget)
+        run.watch(Event(f"reference {reference.name}", 0, 0, {}))
+        with run.timed(reference.name):
+            images = reference_examples(
+                reference,
+                list(perturber.surrogates.values()),
+                pictures.images,
+                pictures.labels,
+                goals,
+                seed=run.settings.seed,
+            )
+        save_pictures(run.folder.images / reference.name, images)
+        yield Perturbed(
+            row=reference.name,
+            images=read_pictures(run.folder.images / reference.name, len(pictures)),
+            clean=pictures.images,
+            labels=pictures.labels,
+            names=pictures.names,
+            numbers=range(len(pictures)),
+            goals=goals,
+        )

@@ -1,0 +1,109 @@
+"""A perturbation of three faces, made, stopped, gone on with, and refused where it must be."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffaudit.errors import RunConflict, ThreatModelViolation
+from diffaudit.events import Event
+from diffaudit.records import RunFolder, read_perturbation_records
+from diffaudit.settings import PerturbationSettings
+from diffaudit.study.perturbation_runner import run_perturbation
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "threads": 1,
+    "images": {"kind": "faces", "count": 3},
+    "batch": 2,
+    "latents": {"steps": 4, "start": 2},
+    "attention": {"window": [0.3, 1.0]},
+    "budget": {"iterations": 2, "stop_margin": None},
+    "step": {"rate": 0.1},
+    "judging": {"defences": [{"kind": "bit_depth"}, {"kind": "resize_pad", "repeats": 2}]},
+}
+
+
+class PowerCutError(Exception):
+    """Stands for a power cut at a moment of a run."""
+
+
+@pytest.fixture
+def settings() -> PerturbationSettings:
+    return PerturbationSettings.model_validate(TINY)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    return run_perturbation(PerturbationSettings.model_validate(TINY), folder, command="test")
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """What must not differ between repeats: the records and every picture."""
+    files = [RunFolder(folder).records, *sorted((folder / "images").rglob("*.png"))]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_every_picture_is_judged_by_every_model(finished: Path) -> None:
+    records = read_perturbation_records(RunFolder(finished).records)
+    assert [(record.row, record.image) for record in records] == [("attack", number) for number in range(3)]
+    for record in records:
+        assert set(record.fooled) == {"residual", "plain", "squeeze", "depthwise", "mixer"}
+        assert set(record.defended) == {"depth-4", "resize-pad"}
+        assert (finished / record.picture).is_file()
+        assert record.iterations == 2
+        assert record.reconstruction_psnr is not None
+        assert record.perceptual_distance > 0
+    for when in ("before", "after"):
+        assert RunFolder(finished).attention(2, when).is_file()  # type: ignore[arg-type]
+
+
+def test_the_measures_and_the_page_are_there(finished: Path) -> None:
+    metrics = json.loads(RunFolder(finished).metrics.read_text())
+    assert (metrics["audit"], metrics["images"]) == ("perturbation", 3)
+    assert metrics["models"] == {
+        "residual": "surrogate",
+        "plain": "surrogate",
+        "squeeze": "surrogate",
+        "depthwise": "heldout",
+        "mixer": "heldout",
+    }
+    assert metrics["seconds_per_image"]["value"] > 0
+    manifest = json.loads(RunFolder(finished).manifest.read_text())
+    assert manifest["state"] == "finished"
+    assert set(manifest["models"]) == set(metrics["models"])
+    assert "Perturbation audit" in RunFolder(finished).report.read_text()
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(finished: Path, settings: PerturbationSettings, tmp_path: Path) -> None:
+    seen: list[Event] = []
+
+    def stop(event: Event) -> None:
+        seen.append(event)
+        if sum(one.stage == "perturb" for one in seen) == 3:  # in the second batch
+            raise PowerCutError
+
+    folder = tmp_path / "run"
+    with pytest.raises(PowerCutError):
+        run_perturbation(settings, folder, command="test", on_event=stop)
+    kept = list((folder / "checkpoints").glob("batch-*.safetensors"))
+    assert len(kept) == 1
+    made = kept[0].stat().st_mtime_ns
+    run_perturbation(settings, folder, command="test")
+    assert kept[0].stat().st_mtime_ns == made
+    assert results(folder) == results(finished)
+
+
+def test_another_run_s_folder_is_refused(finished: Path, settings: PerturbationSettings) -> None:
+    with pytest.raises(RunConflict):
+        run_perturbation(settings.model_copy(update={"seed": 1}), finished, command="test")
+
+
+def test_a_held_out_model_that_is_a_surrogate_is_refused_before_any_work(tmp_path: Path) -> None:
+    judging = {"heldout": {"same": {"kind": "bundled", "name": "hair-plain"}}}
+    settings = PerturbationSettings.model_validate(TINY | {"judging": judging})
+    with pytest.raises(ThreatModelViolation):
+        run_perturbation(settings, tmp_path / "run", command="test")
+    assert not (tmp_path / "run" / "checkpoints").exists()
