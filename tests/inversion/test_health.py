@@ -1,6 +1,7 @@
 """Looks at a step: by hand, and without a trace in what is trained."""
 
 import math
+from dataclasses import replace
 from collections.abc import Mapping
 
 import pytest
@@ -59,9 +60,8 @@ def looked_at(
 ) -> tuple[Candidate, Scored, Objective]:
     image = levels[:, None, None, None].expand(-1, 3, 4, 4)
     images = len(levels)
-    candidate = Candidate(
-        image=image, source=image, target=torch.zeros(images).long(), logits=torch.zeros(images, 3), **more
-    )
+    plain = Candidate(image=image, source=image, target=torch.zeros(images).long(), logits=torch.zeros(images, 3))
+    candidate = replace(plain, **more)
     names = ["cls", "id", "perc"]
     entries = [Entry(name=name, group=name, term=term) for name, term in zip(names, terms, strict=False)]
     objective = Objective(entries, weighting)

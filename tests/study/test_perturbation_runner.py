@@ -57,7 +57,7 @@ def test_every_picture_is_judged_by_every_model(finished: Path) -> None:
         assert record.reconstruction_psnr is not None
         assert record.perceptual_distance > 0
     for when in ("before", "after"):
-        assert RunFolder(finished).attention(2, when).is_file()  # type: ignore[arg-type]
+        assert RunFolder(finished).attention(2, when).is_file()
 
 
 def test_the_measures_and_the_page_are_there(finished: Path) -> None:
