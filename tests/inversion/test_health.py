@@ -1,8 +1,9 @@
 """Looks at a step: by hand, and without a trace in what is trained."""
 
 import math
-from dataclasses import replace
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -55,9 +56,7 @@ class Level(Term):
         return (self.scale * candidate.image.flatten(1).mean(1) - self.above).relu()
 
 
-def looked_at(
-    weighting: Weighting, *terms: Term, levels: Tensor, **more: Tensor
-) -> tuple[Candidate, Scored, Objective]:
+def looked_at(weighting: Weighting, *terms: Term, levels: Tensor, **more: Any) -> tuple[Candidate, Scored, Objective]:
     image = levels[:, None, None, None].expand(-1, 3, 4, 4)
     images = len(levels)
     plain = Candidate(image=image, source=image, target=torch.zeros(images).long(), logits=torch.zeros(images, 3))
