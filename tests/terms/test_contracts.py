@@ -34,6 +34,7 @@ from diffaudit.terms import (
     LogitMargin,
     ParameterTerm,
     Perceptual,
+    PixelDistance,
     PriorNoise,
     Regulariser,
     SelfAttention,
@@ -124,6 +125,7 @@ CASES = [
     Case(lambda: SelfAttention(divergence="kl", layers={PLACES: 2.0}), SELF),
     Case(lambda: SelfAttention(divergence="js"), SELF),
     Case(Frequency, ("image",)),
+    Case(PixelDistance, ("image",)),
 ]
 BATCH_CASES = [Case(Diversity, ("embedding",))]
 every_independent_term = pytest.mark.parametrize("case", CASES, ids=str)

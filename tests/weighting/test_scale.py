@@ -145,3 +145,39 @@ def test_steps_in_which_a_group_is_watched_do_not_count() -> None:
     objective = Objective([Entry(name="a", group="a", term=Level(), scale="first")], weighting)
     objective(candidate_of(100.0), 0)
     assert objective(candidate_of(5.0), 1).value.tolist() == [1.0]
+
+
+@pytest.mark.parametrize("kind", ["first", "ema"])
+def test_rows_have_scales_of_their_own(kind: ScaleKind) -> None:
+    """Each is the scale that its image would have alone."""
+    values = torch.randn(20, 3, generator=torch.Generator().manual_seed(2)) * torch.tensor([0.01, 1.0, 100.0])
+    together, alone = Scale(kind, rows=3), [Scale(kind) for _ in range(3)]
+    for row in values:
+        expected = [one(value[None]) for one, value in zip(alone, row, strict=True)]
+        torch.testing.assert_close(together(row), torch.cat(expected))
+    assert together.count.tolist() == [20, 20, 20]
+    torch.testing.assert_close(together.magnitude, torch.stack([one.magnitude for one in alone]))
+
+
+def test_a_row_is_worth_what_it_is_whatever_its_mates_are() -> None:
+    scale, lonely, batch = Scale("first", rows=2), Scale("first", rows=2), Scale("first")
+    for mate in (1e3, 0.0, math.nan):
+        scaled = scale(torch.tensor([2.0, mate]))
+        assert scaled[0].item() == lonely(torch.tensor([2.0, 5.0]))[0].item() == 1.0
+    assert scale.count.tolist() == [3, 1]  # 0 and what is not a number say nothing of the mate
+    assert scale.magnitude.tolist() == [2.0, 1000.0]
+    assert batch(torch.tensor([2.0, 1e3]))[0].item() == pytest.approx(2 / 501)
+
+
+def test_rows_are_kept_with_the_run() -> None:
+    first, second = Scale("ema", rows=2), Scale("ema", rows=2)
+    first(torch.tensor([3.0, 4.0]))
+    second.load_state_dict(first.state_dict())
+    assert second.magnitude.tolist() == pytest.approx([3.0, 4.0])
+
+
+def test_in_an_objective_each_image_has_its_scale() -> None:
+    entry = Entry(name="a", group="a", term=Level(), scale="first", rows=2)
+    objective = Objective([entry], Fixed({"a": 2.0}))
+    assert objective(candidate_of(4.0, 8.0), 0).value.tolist() == pytest.approx([2.0, 2.0])
+    assert objective(candidate_of(4.0, 4.0), 1).value.tolist() == pytest.approx([2.0, 2 * 4 / 6])

@@ -40,6 +40,8 @@ def read_labelled(
         raise InvalidSetting("images.folder", "be a folder of pictures", str(folder), "It does not exist.")
     classes = _class_names(names)
     pairs = [(path, number - first_class) for path, number in _listed(labels, root)][:count]
+    if not pairs:
+        raise InvalidSetting("images.labels", "name at least one picture", str(labels))
     for path, number in pairs:
         if not path.is_file():
             raise InvalidSetting("images.labels", "name pictures of the folder", path.name, f"{path} is not there.")
@@ -73,7 +75,7 @@ def _class_names(names: Path) -> tuple[str, ...]:
 
 
 def _table(path: Path, setting: str, *columns: str) -> list[tuple[str, ...]]:
-    reader = csv.DictReader(_lines(path, setting))
+    reader = csv.DictReader(_lines(path, setting), restval="")
     missing = [column for column in columns if column not in (reader.fieldnames or ())]
     if missing:
         raise InvalidSetting(setting, f"have the columns {', '.join(columns)}", list(reader.fieldnames or ()))

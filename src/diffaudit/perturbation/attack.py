@@ -101,8 +101,8 @@ def attack(
 
     An iterate is better the more it fools the surrogate it fools least, up to ``budget.stop_margin``, and then the
     nearer it is to the picture; one beyond ``budget.perceptual`` is worse than any within. A picture whose margin is
-    reached moves no more. No picture's way depends on the others: gradients are sums over the batch, ensemble weights
-    are per image, and random views are drawn by the ``numbers (B,)`` of the pictures, ``seed`` and iteration.
+    reached within it moves no more. No picture's way depends on the others: gradients are sums over the batch, ensemble
+    weights are per image, and random views are drawn by the ``numbers (B,)`` of the pictures, ``seed`` and iteration.
 
     Raises:
         NotFinite: a gradient that is not finite; the best iterates so far are lost, those of other batches are not.
@@ -127,9 +127,8 @@ def attack(
                 window=recording.window,
             )
         logits, margins = _seen(perturber, rendered.image, scene.labels, goal)
-        best.offer(perturber, rendered.image, latents, margins, moving)
-        if budget.stop_margin is not None:
-            moving = moving & ~(best.margin >= budget.stop_margin)
+        best.offer(perturber, rendered.image, acting, margins, moving)
+        moving = moving & ~best.reached
         if last or not bool(moving.any()):
             break
         drawn = _views(rendered.image, views, numbers, seed, number)
@@ -244,6 +243,11 @@ class _Best:
         self.margin = torch.full((count,), -torch.inf)
         self.distance = torch.full((count,), torch.inf)
         self._inside = torch.zeros(count, dtype=torch.bool)
+
+    @property
+    def reached(self) -> Tensor:
+        """``(B,)`` whether the margin is enough, in a picture within the perceptual bound."""
+        return self._inside & (self.margin >= self._enough)
 
     @torch.no_grad()
     def offer(self, perturber: Perturber, image: Tensor, latents: Tensor, margins: Tensor, moving: Tensor) -> None:

@@ -47,6 +47,8 @@ class Prompts(Section):
     def _label_has_a_place(self) -> Self:
         if "{label}" not in self.template:
             raise ValueError(f"`template` should have the place of the label, {{label}}. Found {self.template!r}.")
+        if self.distractor == "none" and "{distractor}" in self.template:
+            raise ValueError(f"`template` should have no {{distractor}} where none is chosen. Found {self.template!r}.")
         return self
 
 

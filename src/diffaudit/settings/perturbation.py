@@ -72,6 +72,13 @@ class PerturbationSettings(Section):
         return self
 
     @model_validator(mode="after")
+    def _one_weight_a_surrogate(self) -> Self:
+        weights, models = self.ensemble.weights, len(self.surrogates)
+        if weights is not None and len(weights) != models:
+            raise ValueError(f"`ensemble.weights` should be one per surrogate, {models}. Found {len(weights)}.")
+        return self
+
+    @model_validator(mode="after")
     def _names_are_of_one_model(self) -> Self:
         twice = self.surrogates.keys() & (self.judging.heldout.keys() | self.judging.siblings.keys())
         twice |= self.judging.heldout.keys() & self.judging.siblings.keys()

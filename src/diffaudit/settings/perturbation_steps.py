@@ -1,8 +1,8 @@
 """How a perturbation moves: the ensemble's rule, random transformations, the step, and the budget that ends it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from diffaudit.settings.base import Count, Positive, Rate, Real, Section, Weight
 
@@ -28,6 +28,14 @@ class Ensemble(Section):
     tau: Weight = 7.0
     as_published: bool = False
 
+    @model_validator(mode="after")
+    def _weights_where_they_count(self) -> Self:
+        if self.kind == "weighted" and not any(self.weights or ()):
+            raise ValueError(f"`weights` should hold one above 0 where `kind` is weighted. Found {self.weights}.")
+        if self.kind != "weighted" and self.weights is not None:
+            raise ValueError(f"`weights` should be left out where `kind` is {self.kind}. Found {self.weights}.")
+        return self
+
 
 class Transformations(Section):
     """Expectation over transformations: the surrogates see random views, the same ones for every model."""
@@ -36,11 +44,18 @@ class Transformations(Section):
     """0: none."""
     every: Positive = 2
     """Iterations; the others see the picture as it is."""
-    rotation: Weight = 10.0
+    rotation: Annotated[Weight, Field(le=180)] = 10.0
     """Degrees, either way."""
     scale: Annotated[list[Rate], Field(min_length=2, max_length=2)] = [0.9, 1.1]
-    hue: Weight = 0.05
+    hue: Annotated[Weight, Field(le=0.5)] = 0.05
+    """Of the colour circle, either way."""
     noise: Weight = 0.0
+
+    @model_validator(mode="after")
+    def _scale_rises(self) -> Self:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"`scale` should be two numbers, the smaller one first. Found {self.scale}.")
+        return self
 
 
 class PerturbationStep(Section):

@@ -1,0 +1,465 @@
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from diffaudit.candidate import Candidate
+from diffaudit.errors import NotFinite
+from diffaudit.models.classifier import Classifier
+from diffaudit.models.conditioning import Condition
+from diffaudit.models.perceptual import PerceptualFeatures
+from diffaudit.models.prior import DiffusionPrior
+from diffaudit.objective import Entry, Objective
+from diffaudit.perturbation.attack import Attacked, Drive, Iteration, attack, fooling
+from diffaudit.perturbation.ensemble import Agreement, Weighted
+from diffaudit.perturbation.movers import AdamWMover, MomentumMover, Mover
+from diffaudit.perturbation.plans import BudgetPlan, PathPlan, RecordingPlan, ViewPlan
+from diffaudit.perturbation.rendering import render
+from diffaudit.perturbation.scene import Perturber, Scene, prepared
+from diffaudit.terms import AttentionEntropy, PixelDistance, Term, fooling_margin, goal_cross_entropy
+from diffaudit.weighting import Fixed
+
+MakePrior = Callable[[Callable[[Tensor, Tensor, Tensor], Tensor]], DiffusionPrior]
+
+NOTHING = RecordingPlan(False, False, ("mid", "up"), (0.0, 1.0), 1.0)
+AS_IT_IS = ViewPlan(0, 1, 0.0, (1.0, 1.0), 0.0, 0.0)
+TURNED = ViewPlan(2, 2, 10.0, (0.9, 1.1), 0.05, 0.02)
+LABELS = torch.tensor([0, 1, 2])
+
+
+class Same(nn.Module):
+    """The picture itself as the only feature map."""
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        return [images + 0.1]
+
+
+def linear(seed: int, classes: int = 3, side: int = 8) -> Classifier:
+    """Models that have half of what they see in common, and are undecided about grey."""
+    common, own = (torch.randn(classes, 3 * side * side, generator=torch.Generator().manual_seed(s)) for s in (0, seed))
+    head = nn.Linear(3 * side * side, classes)
+    head.weight.data = (common + own) / side
+    head.bias.data = -0.5 * head.weight.data.sum(1)
+    layers = nn.Sequential(nn.Flatten(), head)
+    return Classifier(layers, size=side, fingerprint=str(seed))
+
+
+def wave(latents: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
+    """Noise that is linear in the latent: so is the picture, then."""
+    places = torch.arange(latents[0].numel(), dtype=latents.dtype).view(latents[0].shape)
+    return 0.3 * latents.roll(1, 3) + (places + timesteps[:, None, None, None] / 50).sin()
+
+
+def perturber_of(prior: DiffusionPrior, models: Sequence[Classifier], names: Sequence[str] = "abc") -> Perturber:
+    perceptual = PerceptualFeatures(Same())  # type: ignore[arg-type]
+    surrogates = {model.fingerprint: model for model in models}
+    return Perturber(prior, surrogates, tuple(names), "a person with {label}", perceptual)
+
+
+PATH = PathPlan(steps=10, start=8, guidance_scale=1.0)
+
+
+@pytest.fixture
+def toy(toy_prior: MakePrior) -> tuple[Perturber, Scene]:
+    """Three pictures, each rightly told by two linear models, and a prior whose pictures are linear in the latent."""
+    perturber = perturber_of(toy_prior(wave), [linear(1), linear(2)])
+    images = torch.rand(60, 3, 8, 8, generator=torch.Generator().manual_seed(3)) * 0.5 + 0.25
+    scene = prepared(perturber, images, torch.zeros(60).long(), PATH, NOTHING, with_rival=False)
+    votes = torch.stack([model.logits(scene.rebuilt).argmax(1) for model in perturber.surrogates.values()])
+    agreed = [int(((votes == label).all(0)).nonzero()[0]) for label in range(3)]
+    return perturber, prepared(perturber, images[agreed], LABELS, PATH, NOTHING, with_rival=False)
+
+
+def rows_of(scene: Scene, rows: list[int]) -> Scene:
+    """The same pictures, fewer of them; of scenes without recorded attention."""
+    distractors = None if scene.distractors is None else scene.distractors[rows]
+    parts = {name: getattr(scene, name)[rows] for name in ("images", "labels", "latents", "rebuilt")}
+    condition = Condition(scene.condition.tokens[rows])
+    mask = None if scene.mask is None else scene.mask[rows]
+    return replace(scene, **parts, condition=condition, mask=mask, distractors=distractors)
+
+
+def margin_drive(scene: Scene, **more: Any) -> Drive:
+    options: dict[str, Any] = {"rule": Weighted(), "weight": lambda _: 1.0} | more
+    return Drive(lambda logits: fooling_margin(logits, scene.labels, kappa=10.0), **options)
+
+
+def attacked(
+    toy: tuple[Perturber, Scene],
+    *,
+    drive: Drive | None = None,
+    objective: Objective | None = None,
+    mover: Mover | None = None,
+    path: PathPlan = PATH,
+    recording: RecordingPlan = NOTHING,
+    views: ViewPlan = AS_IT_IS,
+    goal: Tensor | None = None,
+    numbers: Sequence[int] | None = None,
+    seed: int = 0,
+    watch: list[Iteration] | None = None,
+    **budget: Any,
+) -> Attacked:
+    perturber, scene = toy
+    plan = {"iterations": 3, "radius": None, "perceptual": None, "stop_margin": None} | budget
+    return attack(
+        perturber,
+        scene,
+        drive or margin_drive(scene),
+        objective,
+        mover or AdamWMover(0.05),
+        path,
+        recording,
+        views,
+        BudgetPlan(**plan),
+        goal=goal,
+        numbers=range(len(scene.images)) if numbers is None else numbers,
+        seed=seed,
+        on_iteration=None if watch is None else watch.append,
+    )
+
+
+def told(perturber: Perturber, images: Tensor) -> Tensor:
+    """``(M, B)`` the classes that the models see in 8-bit pictures."""
+    return torch.stack([model.logits(images.float() / 255).argmax(1) for model in perturber.surrogates.values()])
+
+
+# What it does ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mover", [AdamWMover(0.05), MomentumMover(0.05, decay=0.9, clip=1.0)], ids=["adamw", "sign"])
+def test_a_linear_world_is_fooled(toy: tuple[Perturber, Scene], mover: Mover) -> None:
+    perturber, scene = toy
+    seen: list[Iteration] = []
+    found = attacked(toy, mover=mover, watch=seen, iterations=8)
+    margins = torch.stack([step.margins.min(0).values for step in seen])
+    assert (margins[0] < 0).all()
+    assert (margins.diff(dim=0) > -0.02).all()  # 8 bits round a little
+    assert (found.margin > 0).all()
+    assert not (told(perturber, found.images) == scene.labels).any()
+    assert [step.number for step in seen] == list(range(8))
+    assert found.images.dtype == torch.uint8
+    assert found.iterations.tolist() == [8, 8, 8]
+
+
+def test_what_is_returned_belongs_together(toy: tuple[Perturber, Scene]) -> None:
+    perturber, scene = toy
+    found = attacked(toy)
+    rendered = render(perturber.prior, found.latents, scene.condition, scene.nulls, PATH).image
+    assert torch.equal((rendered.clamp(0, 1) * 255).round().byte(), found.images)
+    logits = torch.stack([model.logits(found.images.float() / 255) for model in perturber.surrogates.values()])
+    lead = torch.stack([fooling(some, scene.labels, None) for some in logits])
+    torch.testing.assert_close(found.margin, lead.min(0).values, rtol=0, atol=1e-5)
+    units = [nn.functional.normalize(one + 0.1, dim=1) for one in (found.images.float() / 255, scene.images)]
+    torch.testing.assert_close(found.distance, (units[0] - units[1]).square().sum(1).mean((1, 2)))
+
+
+def test_under_a_mask_the_latents_are_those_that_the_pictures_come_from(toy: tuple[Perturber, Scene]) -> None:
+    perturber, scene = toy
+    mask = torch.zeros(3, 1, 8, 8)
+    mask[..., :4, :], mask[..., 4, :] = 1.0, 0.5
+    found = attacked((perturber, replace(scene, mask=mask)))
+    assert torch.equal(found.latents[..., 5:, :], scene.latents[..., 5:, :])
+    assert (found.latents[..., :4, :] != scene.latents[..., :4, :]).any()
+    rendered = render(perturber.prior, found.latents, scene.condition, scene.nulls, PATH).image
+    assert torch.equal((rendered.clamp(0, 1) * 255).round().byte(), found.images)
+
+
+def test_a_goal_is_reached(toy: tuple[Perturber, Scene]) -> None:
+    perturber, _ = toy
+    goal = torch.tensor([2, 0, 1])
+    drive = Drive(lambda logits: goal_cross_entropy(logits, goal), Weighted(), lambda _: 1.0)
+    found = attacked(toy, drive=drive, goal=goal, iterations=12)
+    assert (told(perturber, found.images) == goal).all()
+    assert (found.margin > 0).all()
+
+
+def test_fooling_by_hand() -> None:
+    logits = torch.tensor([[1.0, 4.0, 2.0], [3.0, 0.5, 2.5]])
+    assert fooling(logits, torch.tensor([0, 0]), None).tolist() == [3.0, -0.5]
+    assert fooling(logits, torch.tensor([0, 0]), torch.tensor([2, 1])).tolist() == [-2.0, -2.5]
+
+
+def test_the_first_step_is_along_the_gradient_of_all_that_is_asked(toy: tuple[Perturber, Scene]) -> None:
+    """Weighted drive at length 1, or as it is, plus the terms' own gradient; nothing is averaged over pictures."""
+    perturber, scene = toy
+    moved = replace(scene, latents=scene.latents + 0.1)
+    objective = Objective([Entry(name="l2", group="l2", term=PixelDistance())], Fixed({"l2": 30.0}))
+    for unit in (True, False):
+        latents = moved.latents.clone().requires_grad_()
+        image = render(perturber.prior, latents, scene.condition, scene.nulls, PATH).image
+        losses = [fooling_margin(model.logits(image), LABELS, kappa=10.0) for model in perturber.surrogates.values()]
+        (drive,) = torch.autograd.grad(torch.stack(losses).mean(0).sum(), latents, retain_graph=True)
+        if unit:
+            drive = drive / drive.flatten(1).norm(dim=1)[:, None, None, None]
+        distance = (image - scene.rebuilt).square().flatten(1).mean(1)
+        (near,) = torch.autograd.grad(distance.sum(), latents)
+        asked = Recorder()
+        weighted = margin_drive(scene, weight=lambda iteration: 3.0 + iteration, unit=unit)
+        attacked((perturber, moved), drive=weighted, objective=objective, mover=asked, iterations=1)
+        torch.testing.assert_close(asked.gradients[0], 3 * drive + 30 * near, rtol=1e-4, atol=1e-6)
+
+
+class Recorder(Mover):
+    """Keeps the gradients and moves nothing."""
+
+    def __init__(self) -> None:
+        self.gradients: list[Tensor] = []
+
+    def __call__(self, latents: Tensor, gradient: Tensor) -> Tensor:
+        self.gradients.append(gradient)
+        return latents
+
+
+# Each picture by itself -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("space", ["image", "latent"])
+def test_a_picture_is_attacked_without_its_batch_mates(toy: tuple[Perturber, Scene], space: str) -> None:
+    perturber, scene = toy
+    entry = Entry(name="l2", group="l2", term=PixelDistance(), scale="ema")
+
+    def run(rows: list[int]) -> Attacked:
+        some = rows_of(scene, rows)
+        drive = margin_drive(some, rule=Agreement(), in_latent=space == "latent")
+        objective = Objective([replace(entry, rows=len(rows))], Fixed({"l2": 0.1}))
+        options: dict[str, Any] = {"drive": drive, "objective": objective, "views": TURNED, "stop_margin": 1.0}
+        return attacked((perturber, some), numbers=[40 + row for row in rows], radius=0.2, iterations=4, **options)
+
+    together = run([0, 1, 2])
+    for row in range(3):
+        alone = run([row])
+        torch.testing.assert_close(alone.latents[0], together.latents[row], rtol=0, atol=1e-5)
+        torch.testing.assert_close(alone.margin[0], together.margin[row], rtol=0, atol=1e-4)
+        assert alone.iterations[0] == together.iterations[row]
+        assert (alone.images[0].int() - together.images[row].int()).abs().max() <= 1
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(toy: tuple[Perturber, Scene]) -> None:
+    one, again, other = (attacked(toy, views=TURNED, seed=seed) for seed in (7, 7, 8))
+    assert torch.equal(one.latents, again.latents)
+    assert torch.equal(one.images, again.images)
+    assert not torch.equal(one.latents, other.latents)
+
+
+def test_a_picture_has_views_of_its_number(toy: tuple[Perturber, Scene]) -> None:
+    """Not of its row: the same number elsewhere in the batch sees the same, another number does not."""
+    first, second = Recorder(), Recorder()
+    attacked(toy, mover=first, views=TURNED, numbers=(4, 5, 6), iterations=1)
+    attacked(toy, mover=second, views=TURNED, numbers=(9, 5, 6), iterations=1)
+    assert torch.equal(first.gradients[0][1:], second.gradients[0][1:])
+    assert not torch.allclose(first.gradients[0][0], second.gradients[0][0], atol=1e-4)
+
+
+def test_views_come_every_so_often(toy: tuple[Perturber, Scene]) -> None:
+    turned, plain = Recorder(), Recorder()
+    attacked(toy, mover=turned, views=TURNED)
+    attacked(toy, mover=plain)
+    same = [torch.allclose(*pair, atol=1e-6) for pair in zip(turned.gradients, plain.gradients, strict=True)]
+    assert same == [False, True, False]
+    assert not torch.allclose(turned.gradients[0], turned.gradients[2], atol=1e-4)
+
+
+# Bounds ---------------------------------------------------------------------------------------------------------------
+
+
+def test_no_latent_leaves_its_radius(toy: tuple[Perturber, Scene]) -> None:
+    _, scene = toy
+    path: list[Tensor] = []
+
+    class Far(Mover):
+        def __call__(self, latents: Tensor, gradient: Tensor) -> Tensor:
+            path.append(latents)
+            return latents - 0.2 * gradient.sign()
+
+    attacked(toy, mover=Far(), radius=0.1, iterations=4)
+    sizes = torch.stack([(one - scene.latents).square().flatten(1).mean(1).sqrt() for one in path])
+    assert (sizes <= 0.1 + 1e-6).all()
+    torch.testing.assert_close(sizes[1:], torch.full((3, 3), 0.1))  # a step of 0.2 is brought back to 0.1
+    free = attacked(toy, mover=Far(), iterations=1)
+    assert ((free.latents - scene.latents).square().flatten(1).mean(1).sqrt() > 0.15).all()
+
+
+class Angle(nn.Module):
+    """The red of a picture as a direction: pictures ``x`` and ``y`` are ``2 - 2 cos(x - y)`` apart."""
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        return [torch.stack([images[:, 0].cos(), images[:, 0].sin()], dim=1)]
+
+
+class Green(nn.Module):
+    """A picture whose green is byte ``g`` fools it by ``g - 100``: two classes, of which 0 is the true one."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        green = images[:, 1].mean((1, 2)) * 255 - 100
+        return torch.stack([torch.zeros_like(green), green], dim=1)
+
+
+def painted(prior: DiffusionPrior, looks: Sequence[tuple[int, int]]) -> Tensor:
+    """The latents, at the last step, of even pictures that fool by a margin and have a byte of red."""
+    images = torch.zeros(len(looks), 3, 8, 8)
+    for image, (margin, red) in zip(images, looks, strict=True):
+        image[0], image[1] = red / 255, (margin + 100) / 255
+    return prior.alphas_cumprod[99].sqrt() * (images * 2 - 1)
+
+
+class Script(Mover):
+    """Goes where it was told to, a picture a column."""
+
+    def __init__(self, prior: DiffusionPrior, looks: Sequence[Sequence[tuple[int, int]]]) -> None:
+        self.steps = [painted(prior, row) for row in zip(*looks, strict=True)]
+
+    def __call__(self, latents: Tensor, gradient: Tensor) -> Tensor:
+        return self.steps.pop(0)
+
+
+def scripted(
+    make: MakePrior, begin: tuple[int, int], looks: Sequence[Sequence[tuple[int, int]]], **budget: Any
+) -> list[tuple[int, int, int]]:
+    """Margin, red and iterations of each picture's best iterate; the pictures themselves have no red."""
+    prior = make(lambda latents, *_: 0 * latents)
+    model = Classifier(Green(), size=None, fingerprint="green")
+    perceptual = PerceptualFeatures(Angle())  # type: ignore[arg-type]
+    perturber = Perturber(prior, {"green": model}, ("a", "b"), "{label}", perceptual)
+    count = len(looks)
+    path = PathPlan(steps=10, start=9, guidance_scale=1.0)
+    scene = prepared(perturber, torch.zeros(count, 3, 8, 8), torch.zeros(count).long(), path, NOTHING, with_rival=False)
+    scene = replace(scene, latents=painted(prior, [begin] * count))
+    mover = Script(prior, looks)
+    found = attacked(
+        (perturber, scene), mover=mover, path=path, iterations=len(looks[0]), **budget, drive=margin_drive(scene)
+    )
+    red, green = found.images[:, 0, 0, 0].double(), found.images[:, 1, 0, 0].double()
+    torch.testing.assert_close(found.distance.double(), 2 - 2 * (red / 255).cos(), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(found.margin.double(), green - 100, rtol=0, atol=1e-3)
+    rows = zip(found.margin.tolist(), red.tolist(), found.iterations.tolist(), strict=True)
+    return [(round(margin), int(byte), taken) for margin, byte, taken in rows]
+
+
+def red_apart(red: int) -> float:
+    return float(2 - 2 * torch.tensor(red / 255).double().cos()) + 1e-5
+
+
+def test_the_best_iterate_fools_most_and_then_is_nearest(toy_prior: MakePrior) -> None:
+    looks = [
+        [(2, 50), (4, 90), (3, 0)],  # the margin comes first
+        [(-9, 10), (-8, 5), (-7, 7)],  # all worse than the beginning
+        [(-3, 10), (-3, 20), (-4, 0)],  # as good as the beginning, and nearer
+    ]
+    assert scripted(toy_prior, (-3, 30), looks) == [(4, 90, 3), (-3, 30, 3), (-3, 10, 3)]
+
+
+def test_a_picture_whose_margin_is_reached_moves_no_more(toy_prior: MakePrior) -> None:
+    looks = [
+        [(5, 90), (9, 0), (9, 0)],  # enough at once: what lies further on is not seen
+        [(4, 10), (6, 60), (9, 0)],
+        [(1, 10), (2, 20), (4, 30)],  # never enough
+    ]
+    assert scripted(toy_prior, (-3, 0), looks, stop_margin=4.5) == [(5, 90, 1), (6, 60, 2), (4, 30, 3)]
+    assert scripted(toy_prior, (7, 0), looks, stop_margin=4.5) == [(7, 0, 0)] * 3
+
+
+def test_beyond_the_perceptual_bound_is_worse_than_within(toy_prior: MakePrior) -> None:
+    looks = [
+        [(9, 101), (1, 100), (8, 200)],  # 100 is just within
+        [(-9, 99), (9, 200), (9, 200)],  # fools only beyond: the beginning is the best within
+        [(9, 200), (2, 90), (2, 80)],
+    ]
+    cap = red_apart(100)
+    assert scripted(toy_prior, (-3, 50), looks, perceptual=cap) == [(1, 100, 3), (-3, 50, 3), (2, 80, 3)]
+
+
+def test_a_margin_beyond_the_perceptual_bound_is_not_reached(toy_prior: MakePrior) -> None:
+    """It would be left alone with a picture that is worse than any within; once within, it is."""
+    looks = [
+        [(9, 120), (6, 100), (9, 0)],
+        [(-2, 90), (9, 200), (3, 80)],
+        [(9, 190), (9, 180), (3, 170)],  # never within: margin up to 4.5, and then distance
+    ]
+    found = scripted(toy_prior, (7, 220), looks, perceptual=red_apart(100), stop_margin=4.5)
+    assert found == [(6, 100, 2), (3, 80, 3), (9, 180, 3)]
+
+
+# Ensembles ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_the_mean_is_the_same_at_the_image_and_at_the_latent(toy: tuple[Perturber, Scene], unit: bool) -> None:
+    """Pulling back is linear."""
+    image, latent = (
+        attacked(toy, drive=margin_drive(toy[1], in_latent=in_latent, unit=unit)) for in_latent in (False, True)
+    )
+    torch.testing.assert_close(image.latents, latent.latents, rtol=0, atol=1e-5)
+    assert not torch.allclose(image.latents, toy[1].latents, atol=1e-2)
+
+
+@pytest.mark.parametrize(("in_latent", "each"), [(False, 1), (True, 3)])
+def test_one_pull_back_serves_all_models(prior: DiffusionPrior, in_latent: bool, each: int) -> None:
+    prior = prior.float()
+    perturber = perturber_of(prior, [linear(seed, side=16) for seed in (1, 2, 3)])
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    path = PathPlan(steps=4, start=3, guidance_scale=1.0)
+    scene = prepared(perturber, images, torch.tensor([0, 1]), path, NOTHING, with_rival=False)
+    calls: list[int] = []
+    handle = prior.unet.register_full_backward_hook(lambda *_: calls.append(1))
+    attacked((perturber, scene), drive=margin_drive(scene, in_latent=in_latent), path=path, iterations=3)
+    handle.remove()
+    assert len(calls) == 3 * each
+
+
+# Terms ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep_heads", [1.0, 0.5])
+def test_attention_is_spread_on_a_real_unet(worded_prior: DiffusionPrior, keep_heads: float) -> None:
+    """And no picture depends on its batch-mates, the heads that are dropped included."""
+    names = ("long red hair", "short black hair", "long blond hair")
+    perturber = perturber_of(worded_prior, [linear(1, side=64)], names)
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    recording = RecordingPlan(True, False, ("mid", "up"), (0.5, 1.0), keep_heads)
+    path = PathPlan(steps=4, start=2, guidance_scale=1.0)
+    results = []
+    for rows in ([0, 1], [1]):
+        scene = prepared(perturber, images[rows], torch.tensor([0, 1])[rows], path, recording, with_rival=False)
+        entropy = Entry(name="entropy", group="entropy", term=AttentionEntropy(), scale="first", rows=len(rows))
+        seen: list[Iteration] = []
+        found = attacked(
+            (perturber, scene),
+            drive=margin_drive(scene, weight=lambda _: 0.0),
+            objective=Objective([entropy], Fixed({"entropy": 1.0})),
+            path=path,
+            recording=recording,
+            numbers=rows,
+            watch=seen,
+            iterations=4,
+        )
+        assert all(step.parts["entropy"].shape == (len(rows),) for step in seen)
+        assert not any(step.parts["entropy"].requires_grad for step in seen)
+        results.append((torch.stack([step.parts["entropy"] for step in seen]), found.latents))
+    (both, latents), (alone, own) = results
+    if keep_heads == 1:
+        assert (both[-1] < both[0]).all()
+    torch.testing.assert_close(both[:, 1:], alone, rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(latents[1:], own, rtol=0, atol=1e-4)
+
+
+class Broken(Term):
+    """Not a number from the second iteration on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, candidate: Candidate) -> Tensor:
+        self.calls += 1
+        return candidate.image.flatten(1).mean(1) * (1.0 if self.calls < 2 else torch.nan)
+
+
+def test_a_gradient_that_is_not_finite_stops_it(toy: tuple[Perturber, Scene]) -> None:
+    objective = Objective([Entry(name="broken", group="broken", term=Broken())], Fixed({"broken": 1.0}))
+    seen: list[Iteration] = []
+    with pytest.raises(NotFinite, match="gradient of the latent"):
+        attacked(toy, objective=objective, watch=seen)
+    assert [step.number for step in seen] == [0]

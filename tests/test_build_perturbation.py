@@ -1,0 +1,479 @@
+"""Settings to a perturbation: each kind builds what it says, and the published baseline is the sum it is said to be."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from diffaudit.build.perturbation import (
+    build_drive,
+    build_paths,
+    build_perturber,
+    build_step_plans,
+    build_terms,
+    goal_of,
+)
+from diffaudit.build.victims import victims
+from diffaudit.data.captions import CLEAR_HAIR, HAIR_LABELS, hair_clearness, hair_labels
+from diffaudit.data.faces import sample_faces
+from diffaudit.data.rendering import render_faces
+from diffaudit.errors import InvalidSetting
+from diffaudit.models.attention import attention_layers
+from diffaudit.models.conditioning import Condition
+from diffaudit.perturbation.adaea import AdaEA
+from diffaudit.perturbation.attack import attack
+from diffaudit.perturbation.ensemble import Agreement, EnsembleRule, Weighted, Worst
+from diffaudit.perturbation.improvement import Improvement
+from diffaudit.perturbation.movers import Mover
+from diffaudit.perturbation.plans import BudgetPlan, PathPlan, RecordingPlan, StepPlan, ViewPlan
+from diffaudit.perturbation.rendering import RawMaps, render
+from diffaudit.perturbation.scene import Perturber, Scene, prepared
+from diffaudit.settings import LabelledPictures, PerturbationSettings, WordedFaces
+from diffaudit.terms import (
+    AttentionContrast,
+    AttentionDrift,
+    AttentionEntropy,
+    AttentionReplacement,
+    AttentionVariance,
+    Frequency,
+    HierarchicalPerceptual,
+    PixelDistance,
+    SelfAttention,
+)
+from diffaudit.training.populations import unseen_crowd
+
+CLASSES = 10
+
+
+@pytest.fixture
+def values(tiny_world: Path) -> dict[str, Any]:
+    """Settings of a small run on two faces: an untrained prior, one small trained surrogate."""
+
+    def trained(name: str) -> dict[str, str]:
+        return {"kind": "trained", "folder": str(tiny_world / name)}
+
+    return {
+        "images": {"kind": "faces", "count": 2},
+        "prior": {"kind": "diffusers", "location": str(tiny_world / "prior")},
+        "prompts": {"identity": trained("identity")},
+        "surrogates": {"residual": {"kind": "bundled", "name": "hair-residual"}},
+        "perceptual": trained("attributes"),
+        "latents": {"steps": 4, "start": 2},
+    }
+
+
+def settings_of(values: dict[str, Any], **changes: Any) -> PerturbationSettings:
+    return PerturbationSettings.model_validate(values | changes)
+
+
+def fake_scene(*, distractors: bool = True) -> Scene:
+    """Two pictures of which losses and rules read the classes alone."""
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    nothing = torch.zeros(2, 4, 8, 8)
+    rivals = torch.tensor([3, 5]) if distractors else None
+    return Scene(
+        images=images,
+        labels=torch.tensor([1, 0]),
+        distractors=rivals,
+        condition=Condition(torch.zeros(2, 1, 1)),
+        nulls=(None,),
+        latents=nothing,
+        rebuilt=images,
+        layers=(),
+        clean=(),
+        rival=None,
+        own_tokens=None,
+        swapped_tokens=None,
+        mask=None,
+    )
+
+
+def logits_of() -> Tensor:
+    return 3 * torch.randn(2, CLASSES, generator=torch.Generator().manual_seed(1))
+
+
+# Losses ---------------------------------------------------------------------------------------------------------------
+
+
+def uniform(logits: Tensor) -> Tensor:
+    return torch.full_like(logits, 1 / CLASSES)
+
+
+def peaked(logits: Tensor) -> Tensor:
+    wanted = torch.full_like(logits, 0.2 / (CLASSES - 1))
+    wanted[0, 3] = wanted[1, 5] = 0.8
+    return wanted
+
+
+def divergence(one: Tensor, other: Tensor) -> Tensor:
+    middle = (one + other) / 2
+    return ((one * (one / middle).log()).sum(1) + (other * (other / middle).log()).sum(1)) / 2
+
+
+LABELS, GOAL = torch.tensor([1, 0]), torch.tensor([3, 5])
+
+
+def rival_of(logits: Tensor, label: Tensor) -> Tensor:
+    return torch.stack([torch.cat([row[:one], row[one + 1 :]]).max() for row, one in zip(logits, label, strict=True)])
+
+
+@pytest.mark.parametrize(
+    ("loss", "goal", "expected"),
+    [
+        ({"kind": "ce"}, None, lambda z: -nn.functional.cross_entropy(z, LABELS, reduction="none")),
+        ({"kind": "ce"}, "distractor", lambda z: nn.functional.cross_entropy(z, GOAL, reduction="none")),
+        (
+            {"kind": "margin", "kappa": 2.0},
+            None,
+            lambda z: (z[[0, 1], LABELS] - rival_of(z, LABELS) + 2).relu(),
+        ),
+        (
+            {"kind": "margin", "kappa": 2.0},
+            "distractor",
+            lambda z: (rival_of(z, GOAL) - z[[0, 1], GOAL] + 2).relu(),
+        ),
+        ({"kind": "distribution"}, None, lambda z: divergence(z.softmax(1), uniform(z))),
+        (
+            {"kind": "distribution", "toward": "distractor", "share": 0.8},
+            None,
+            lambda z: divergence(z.softmax(1), peaked(z)),
+        ),
+        (
+            {"kind": "distribution", "distance": "ce"},
+            None,
+            lambda z: nn.functional.cross_entropy(z, uniform(z), reduction="none"),
+        ),
+    ],
+)
+def test_a_loss_is_what_it_is_called(values: dict[str, Any], loss: dict[str, Any], goal: Any, expected: Any) -> None:
+    settings = settings_of(values, loss=loss, goal=goal, terms=[])
+    names = tuple("abcdefghij")
+    drive = build_drive(settings, perturber_without_models(names), fake_scene())
+    torch.testing.assert_close(drive.loss(logits_of()), expected(logits_of()))
+
+
+def perturber_without_models(names: tuple[str, ...]) -> Perturber:
+    nothing: Any = None
+    return Perturber(nothing, {}, names, "{label}", nothing)
+
+
+@pytest.mark.parametrize("goal", [None, "distractor"])
+def test_dlr_does_not_know_the_scale_of_logits(values: dict[str, Any], goal: Any) -> None:
+    settings = settings_of(values, loss={"kind": "dlr"}, goal=goal, terms=[])
+    drive = build_drive(settings, perturber_without_models(tuple("abcdefghij")), fake_scene())
+    found, logits = drive.loss(logits_of()), logits_of().sort(1).values
+    torch.testing.assert_close(drive.loss(7 * logits_of() + 1), found)
+    if goal is None:  # Croce and Hein, 2020, equation 6, to be lowered
+        lead = logits_of()[[0, 1], LABELS] - rival_of(logits_of(), LABELS)
+        torch.testing.assert_close(found, lead / (logits[:, -1] - logits[:, -3]))
+
+
+def test_a_goal_is_the_distractors(values: dict[str, Any]) -> None:
+    scene = fake_scene()
+    assert goal_of(settings_of(values), scene) is None
+    goal = goal_of(settings_of(values, goal="distractor"), scene)
+    assert goal is not None
+    assert goal.tolist() == [3, 5]
+
+
+def test_the_drives_weight_moves_over_the_iterations(values: dict[str, Any]) -> None:
+    loss = {"kind": "ce", "weight": {"start": 1.0, "end": 3.0}}
+    settings = settings_of(values, loss=loss, terms=[], budget={"iterations": 5}, ensemble={"kind": "mean"})
+    drive = build_drive(settings, perturber_without_models(("a", "b")), fake_scene())
+    assert [drive.weight(number) for number in range(5)] == pytest.approx([1.0, 1.5, 2.0, 2.5, 3.0])
+    constant = build_drive(settings_of(values, loss={"kind": "ce", "weight": 4.0}), *drive_parts())
+    assert [constant.weight(number) for number in (0, 29)] == [4.0, 4.0]
+
+
+def drive_parts() -> tuple[Perturber, Scene]:
+    return perturber_without_models(("a", "b")), fake_scene()
+
+
+# Ensembles ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ensemble", "kind"),
+    [
+        ({"kind": "mean"}, Weighted),
+        ({"kind": "weighted", "weights": [3.0, 1.0]}, Weighted),
+        ({"kind": "worst"}, Worst),
+        ({"kind": "agreement", "tau": 2.0}, Agreement),
+        ({"kind": "improvement", "tau": 3.0}, Improvement),
+        ({"kind": "adaea"}, AdaEA),
+    ],
+)
+@pytest.mark.parametrize("goal", [None, "distractor"])
+def test_every_rule_builds_and_weighs(
+    values: dict[str, Any], ensemble: dict[str, Any], kind: type[EnsembleRule], goal: Any
+) -> None:
+    models = {"one": {"kind": "bundled", "name": "hair-plain"}, "two": {"kind": "bundled", "name": "hair-squeeze"}}
+    settings = settings_of(values, ensemble=ensemble, surrogates=models, goal=goal, terms=[])
+    perturber = build_perturber(settings, HAIR_LABELS)
+    one, other = (build_drive(settings, perturber, fake_scene()) for _ in range(2))
+    assert type(one.rule) is kind
+    assert one.rule is not other.rule
+    generator = torch.Generator().manual_seed(2)
+    combined = one.rule(torch.randn(2, 2, 3, 8, 8, generator=generator), torch.randn(2, 2, generator=generator))
+    torch.testing.assert_close(combined.weights.sum(0), torch.ones(2))
+    if ensemble["kind"] == "weighted":
+        assert combined.weights[:, 0].tolist() == pytest.approx([0.75, 0.25])
+
+
+def test_an_ensembles_space_and_length(values: dict[str, Any]) -> None:
+    default = build_drive(settings_of(values), *drive_parts())
+    other = build_drive(settings_of(values, ensemble={"space": "latent", "unit": False}), *drive_parts())
+    assert (default.in_latent, default.unit) == (False, True)
+    assert (other.in_latent, other.unit) == (True, False)
+
+
+# Terms ----------------------------------------------------------------------------------------------------------------
+
+EVERY_TERM: dict[str, type] = {
+    "variance": AttentionVariance,
+    "entropy": AttentionEntropy,
+    "contrast": AttentionContrast,
+    "replace": AttentionReplacement,
+    "drift": AttentionDrift,
+    "self_attention": SelfAttention,
+    "frequency": Frequency,
+    "perceptual": HierarchicalPerceptual,
+    "l2": PixelDistance,
+}
+
+
+def test_every_term_builds_and_is_weighed(values: dict[str, Any]) -> None:
+    terms = [{"kind": kind, "weight": number + 1.0, "scale": "ema"} for number, kind in enumerate(EVERY_TERM)]
+    terms[0]["weight"] = {"start": 1.0, "end": 5.0}
+    settings = settings_of(values, terms=terms, budget={"iterations": 3})
+    objective = build_terms(settings, build_perturber(settings, HAIR_LABELS).perceptual, 4)
+    assert objective is not None
+    assert {name: type(term) for name, term in objective.terms.items()} == EVERY_TERM
+    weights = {kind: number + 1.0 for number, kind in enumerate(EVERY_TERM)}
+    assert objective.weighting.weights(0) == weights
+    assert objective.weighting.weights(2) == weights | {"variance": 5.0}
+    assert all(scale.magnitude.shape == (4,) for scale in objective.scales.values())
+
+
+def test_what_a_term_is_told(values: dict[str, Any]) -> None:
+    terms: list[dict[str, Any]] = [
+        {"kind": "variance", "side": 4, "joint": True},
+        {"kind": "entropy", "side": 6},
+        {"kind": "contrast", "margin": 0.3},
+        {"kind": "replace", "norm": "l2"},
+        {"kind": "self_attention", "divergence": "js"},
+    ]
+    settings = settings_of(values, terms=terms)
+    found: Any = build_terms(settings, build_perturber(settings, HAIR_LABELS).perceptual, 1)
+    assert (found.terms["variance"].side, found.terms["variance"].joint) == (4, True)
+    assert found.terms["entropy"].side == 6
+    assert found.terms["contrast"].margin == 0.3
+    assert found.terms["replace"].norm == "l2"
+    assert found.terms["self_attention"].divergence == "js"
+    assert not found.scales
+
+
+def test_no_terms_are_no_objective(values: dict[str, Any]) -> None:
+    nothing: Any = None
+    assert build_terms(settings_of(values, terms=[]), nothing, 1) is None
+
+
+# Plans ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "cross", "places"),
+    [
+        ({"terms": []}, False, False),
+        ({"terms": [{"kind": "entropy"}]}, True, False),
+        ({"terms": [{"kind": "drift"}, {"kind": "self_attention"}]}, True, True),
+        ({"terms": [{"kind": "l2"}], "mask": {"kind": "attention"}}, True, False),
+        ({"terms": [{"kind": "frequency"}], "mask": {"kind": "grad_cam"}}, False, False),
+    ],
+)
+def test_no_more_is_recorded_than_is_read(
+    values: dict[str, Any], changes: dict[str, Any], cross: bool, places: bool
+) -> None:
+    path, recording = build_paths(settings_of(values, **changes))
+    assert path == PathPlan(4, 2, 1.0, None, 0.0)
+    assert recording == RecordingPlan(cross, places, ("mid", "up"), (0.5, 0.9), 0.9)
+
+
+def test_plans_say_what_the_settings_say(values: dict[str, Any]) -> None:
+    latents = {"steps": 10, "start": 4, "guidance_scale": 2.5, "null_text": {"inner_steps": 7, "rate": 0.3}}
+    views = {"samples": 3, "every": 4, "rotation": 5.0, "scale": [0.8, 1.2], "hue": 0.1, "noise": 0.2}
+    step = {"kind": "momentum", "rate": 0.3, "decay": 0.5, "clip": 2.0}
+    budget = {"iterations": 8, "radius": 0.7, "perceptual": 0.2, "stop_margin": 1.0}
+    settings = settings_of(values, latents=latents, transformations=views, step=step, budget=budget)
+    assert build_paths(settings)[0] == PathPlan(10, 4, 2.5, 7, 0.3)
+    assert build_step_plans(settings) == (
+        ViewPlan(3, 4, 5.0, (0.8, 1.2), 0.1, 0.2),
+        StepPlan("momentum", 0.3, 0.5, 2.0),
+        BudgetPlan(8, 0.7, 0.2, 1.0),
+    )
+
+
+def test_a_perturber_holds_what_is_named_and_no_judge(values: dict[str, Any]) -> None:
+    settings = settings_of(values, prompts=values["prompts"] | {"template": "a {label}", "distractor": "text"})
+    perturber = build_perturber(settings, HAIR_LABELS)
+    assert list(perturber.surrogates) == ["residual"]
+    assert (perturber.names, perturber.template, perturber.distractor) == (HAIR_LABELS, "a {label}", "text")
+    assert perturber.encoder is not None
+    assert perturber.encoder.dimension == 16
+    without = build_perturber(settings_of(values, prompts={"identity": None}), HAIR_LABELS)
+    assert without.encoder is None
+
+
+# Pictures -------------------------------------------------------------------------------------------------------------
+
+
+def test_faces_have_clear_hair_and_the_words_for_it() -> None:
+    crowd = unseen_crowd()
+    found, again, other = (victims(WordedFaces(count=5, seed=seed)) for seed in (3, 3, 4))
+    assert len(found) == 5
+    assert found.images.shape == (5, 3, 64, 64)
+    assert found.images.dtype == torch.uint8
+    assert found.classes == HAIR_LABELS
+    assert found.names == tuple(f"face-000{number}" for number in range(5))
+    assert torch.equal(found.images, again.images)
+    assert torch.equal(found.labels, again.labels)
+    assert not torch.equal(found.images, other.images)
+    clear = crowd[hair_clearness(crowd) >= CLEAR_HAIR]
+    people = clear[torch.randperm(len(clear), generator=torch.Generator().manual_seed(3))[:5]]
+    assert found.labels.tolist() == hair_labels(people).tolist()
+    drawn = render_faces(sample_faces(people, seed=3 + 99_000))
+    assert torch.equal(found.images, (drawn * 255).round().byte())
+    with pytest.raises(InvalidSetting, match=rf"`images\.count` should be at most {len(clear)}"):
+        victims(WordedFaces(count=1001))
+
+
+def test_labelled_pictures_are_read(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for name, level in (("a.png", 50), ("b.png", 90)):
+        Image.new("RGB", (4, 4), (level,) * 3).save(tmp_path / name)
+    (tmp_path / "labels.txt").write_text("2\n1\n")
+    (tmp_path / "names.txt").write_text("fox\ncrane\n")
+    setting = LabelledPictures(
+        folder=tmp_path, labels=tmp_path / "labels.txt", names=tmp_path / "names.txt", first_class=1, size=4
+    )
+    found = victims(setting)
+    assert found.images[:, 0, 0, 0].tolist() == [50, 90]
+    assert found.labels.tolist() == [1, 0]
+    assert (found.names, found.classes) == (("a", "b"), ("fox", "crane"))
+
+
+# The published baseline -----------------------------------------------------------------------------------------------
+
+STEPS = 2
+
+
+class Recorder(Mover):
+    """Keeps the gradient and moves nothing."""
+
+    def __init__(self) -> None:
+        self.gradients: list[Tensor] = []
+
+    def __call__(self, latents: Tensor, gradient: Tensor) -> Tensor:
+        self.gradients.append(gradient)
+        return latents
+
+
+def variance_by_hand(steps: tuple[RawMaps, ...], tokens: Tensor, side: int) -> Tensor:
+    """Mean over heads, by area to one grid, mean over layers and steps, then one variance of all places and tokens."""
+    grids = []
+    for maps in (found for step in steps for layer, found in step.items() if layer.kind == "cross"):
+        fine = int(maps.shape[2] ** 0.5)
+        square = maps.mean(1).transpose(1, 2).unflatten(2, (fine, fine))
+        grids.append(nn.functional.avg_pool2d(square, fine // side).flatten(2))
+    mean = torch.stack(grids).mean(0)
+    return torch.stack([row[own].flatten().var() for row, own in zip(mean, tokens, strict=True)])
+
+
+def squares_by_hand(after: tuple[RawMaps, ...], before: tuple[RawMaps, ...]) -> Tensor:
+    """The sum over all layers and all steps of each image's mean squared error of self-attention."""
+    total = torch.zeros(2)
+    for one, other in zip(after, before, strict=True):
+        for layer in one:
+            if layer.kind == "self":
+                total = total + (one[layer] - other[layer]).square().mean((1, 2, 3))
+    return total
+
+
+def sharpened(perturber: Perturber) -> None:
+    """An untrained prior attends to all alike; with larger queries and keys it does not."""
+    for name, parameter in perturber.prior.unet.named_parameters():
+        if name.endswith(("to_q.weight", "to_k.weight")):
+            parameter.data.mul_(4)
+
+
+def test_the_published_baseline_is_its_sum(values: dict[str, Any]) -> None:
+    """``-10 CE + 10000 Var + 100 sum of MSE``: of the term, which is a mean over steps, the weight is 100 a step."""
+    settings = settings_of(
+        values,
+        prompts=values["prompts"] | {"distractor": "none"},
+        loss={"kind": "ce", "weight": 10.0},
+        terms=[
+            {"kind": "variance", "weight": 10_000.0, "joint": True, "side": 2},
+            {"kind": "self_attention", "weight": 100.0 * STEPS},
+        ],
+        attention={"window": [0.0, 1.0], "places": ["down", "mid", "up"], "keep_heads": 1.0},
+        ensemble={"kind": "mean", "unit": False},
+        transformations={"samples": 0},
+        budget={"iterations": 1, "stop_margin": None},
+    )
+    people = victims(settings.images)
+    perturber = build_perturber(settings, people.classes)
+    sharpened(perturber)
+    path, recording = build_paths(settings)
+    views, _, budget = build_step_plans(settings)
+    scene = prepared(perturber, people.images.float() / 255, people.labels, path, recording, with_rival=False)
+    latents = scene.latents + 0.3 * torch.randn(scene.latents.shape, generator=torch.Generator().manual_seed(0))
+
+    layers = attention_layers(perturber.prior.unet)
+    start = latents.clone().requires_grad_()
+    after = render(perturber.prior, start, scene.condition, (None,) * STEPS, path, layers)
+    before = render(perturber.prior, scene.latents, scene.condition, (None,) * STEPS, path, layers)
+    assert len(after.steps) == STEPS
+    tokens = torch.zeros(2, scene.condition.tokens.shape[1], dtype=torch.bool)
+    tokens[:, 7:10] = True  # START a portrait of a person with, and three words of hair
+    variance = variance_by_hand(after.steps, tokens, 2)
+    squares = squares_by_hand(after.steps, tuple({k: v.detach() for k, v in step.items()} for step in before.steps))
+    logits = perturber.surrogates["residual"].logits(after.image)
+    entropy = nn.functional.cross_entropy(logits, people.labels, reduction="none")
+    parts = [
+        torch.autograd.grad(part.sum(), start, retain_graph=True)[0]
+        for part in (-10 * entropy, 10_000 * variance, 100 * squares)
+    ]
+    expected = sum(parts)
+    assert all(part.abs().amax((1, 2, 3)).min() > 1e-3 for part in parts)  # none hides behind the others
+
+    drive = build_drive(settings, perturber, scene)
+    torch.testing.assert_close(drive.weight(0) * drive.loss(logits.detach()), -10 * entropy.detach())
+    objective = build_terms(settings, perturber.perceptual, 2)
+    assert objective is not None
+    asked = Recorder()
+    seen: list[dict[str, Tensor]] = []
+    attack(
+        perturber,
+        replace(scene, latents=latents),
+        drive,
+        objective,
+        asked,
+        path,
+        recording,
+        views,
+        budget,
+        goal=None,
+        numbers=(0, 1),
+        seed=0,
+        on_iteration=lambda step: seen.append(dict(step.parts)),
+    )
+    torch.testing.assert_close(seen[0]["variance"], variance.detach(), rtol=1e-3, atol=1e-9)
+    torch.testing.assert_close(STEPS * seen[0]["self_attention"], squares.detach(), rtol=1e-3, atol=1e-9)
+    torch.testing.assert_close(asked.gradients[0], expected, rtol=1e-3, atol=1e-5)
+    assert squares.min() > 0
+    assert variance.min() > 0

@@ -1,0 +1,172 @@
+"""Every rule of a perturbation's settings, by its message: name, rule, value found."""
+
+from itertools import product
+from typing import Any, get_args
+
+import pytest
+from pydantic import ValidationError
+
+from diffaudit.settings import (
+    AnyAttackLoss,
+    AnyDefence,
+    AnyPerturbationTerm,
+    Ensemble,
+    MarginLoss,
+    PerturbationSettings,
+    Ramp,
+    Section,
+)
+
+MODEL = {"kind": "bundled", "name": "hair-plain"}
+
+
+def settings_of(values: dict[str, Any]) -> PerturbationSettings:
+    return PerturbationSettings.model_validate(values)
+
+
+def kinds_of(union: Any) -> list[str]:
+    members: tuple[type[Section], ...] = get_args(get_args(union)[0])
+    return [member.model_fields["kind"].default for member in members]
+
+
+def test_the_defaults_load_and_hold_the_methods_numbers() -> None:
+    settings = settings_of({})
+    assert settings == PerturbationSettings()
+    assert settings.audit == "perturbation"
+    assert (settings.latents.steps, settings.latents.start, settings.latents.guidance_scale) == (20, 15, 1.0)
+    assert settings.latents.null_text is None
+    assert (settings.attention.window, settings.attention.keep_heads) == ([0.5, 0.9], 0.9)
+    assert isinstance(settings.loss, MarginLoss)
+    assert (settings.loss.weight, settings.loss.kappa, settings.budget.stop_margin) == (1.0, 0.0, 5.0)
+    assert (settings.ensemble.kind, settings.ensemble.space, settings.ensemble.tau) == ("agreement", "image", 7.0)
+    views = settings.transformations
+    assert (views.samples, views.every, views.rotation, views.scale, views.hue) == (2, 2, 10.0, [0.9, 1.1], 0.05)
+    assert (settings.step.kind, settings.step.rate, settings.step.decay) == ("adamw", 0.01, 0.9)
+    weights = {"entropy": 0.2, "contrast": 0.35, "replace": 0.35, "self_attention": 0.5, "drift": 0.05}
+    found = settings_of({"terms": [{"kind": kind} for kind in weights]}).terms
+    assert {term.kind: term.weight for term in found} == weights
+
+
+def test_no_judge_is_a_surrogate_by_default() -> None:
+    settings = PerturbationSettings()
+    attacked = {str(model) for model in settings.surrogates.values()}
+    assert not attacked & {str(model) for model in settings.judging.heldout.values()}
+
+
+@pytest.mark.parametrize("kind", kinds_of(AnyAttackLoss))
+def test_every_loss_loads(kind: str) -> None:
+    assert settings_of({"loss": {"kind": kind, "weight": 2.0}}).loss.kind == kind
+
+
+def test_all_terms_load_together() -> None:
+    kinds = kinds_of(AnyPerturbationTerm)
+    assert len(kinds) == 9
+    weight = {"start": 0.1, "end": 0.9, "shape": "cosine"}
+    found = settings_of({"terms": [{"kind": kind, "weight": weight, "scale": "first"} for kind in kinds]}).terms
+    assert [term.kind for term in found] == kinds
+    assert all(term.weight == Ramp(start=0.1, end=0.9, shape="cosine") for term in found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "space"), list(product(["mean", "worst", "agreement", "improvement", "adaea"], ["image", "latent"]))
+)
+def test_every_rule_loads_in_both_spaces(kind: str, space: str) -> None:
+    ensemble = settings_of({"ensemble": {"kind": kind, "space": space}}).ensemble
+    assert (ensemble.kind, ensemble.space) == (kind, space)
+
+
+def test_every_defence_and_reference_loads() -> None:
+    defences = [{"kind": kind} for kind in kinds_of(AnyDefence)]
+    references = [{"kind": kind, "epsilon": 8} for kind in ("pgd", "mi_fgsm")]
+    judging = settings_of({"judging": {"defences": defences, "references": references}}).judging
+    assert [defence.kind for defence in judging.defences] == ["jpeg", "bit_depth", "resize_pad", "purification"]
+    assert [(attack.kind, attack.epsilon) for attack in judging.references] == [("pgd", 8.0), ("mi_fgsm", 8.0)]
+
+
+def test_labelled_pictures_load() -> None:
+    images = {"kind": "labelled", "folder": "a", "labels": "b.txt", "names": "c.txt", "first_class": 1}
+    found = settings_of({"images": images}).images
+    assert (found.kind, found.count) == ("labelled", None)
+
+
+@pytest.mark.parametrize("step", ["adamw", "momentum"])
+@pytest.mark.parametrize("mask", ["none", "attention", "grad_cam"])
+def test_steps_and_masks_load(step: str, mask: str) -> None:
+    settings = settings_of({"step": {"kind": step}, "mask": {"kind": mask, "threshold": 0.5}})
+    assert (settings.step.kind, settings.mask.kind) == (step, mask)
+
+
+def test_weights_of_an_ensemble_are_one_a_surrogate() -> None:
+    weighted = {"kind": "weighted", "weights": [1.0, 2.0, 0.0]}
+    assert settings_of({"ensemble": weighted}).ensemble == Ensemble(kind="weighted", weights=[1.0, 2.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"nme": "x"}, "Extra inputs"),
+        ({"audit": "inversion"}, "'perturbation'"),
+        ({"surrogates": {}}, "at least 1 item"),
+        ({"surrogates": {"a b": MODEL}}, "pattern"),
+        ({"latents": {"steps": 5, "start": 5}}, "`start` should be below `steps` (5). Found 5."),
+        ({"latents": {"guidance_scale": 0.5}}, "greater than or equal to 1"),
+        ({"latents": {"null_text": {}}}, "`null_text` should be left out at guidance 1, which has no null condition."),
+        ({"prompts": {"template": "a photo"}}, "`template` should have the place of the label, {label}. Found"),
+        (
+            {"prompts": {"template": "{label} by {distractor}", "distractor": "none"}},
+            "`template` should have no {distractor} where none is chosen. Found '{label} by {distractor}'.",
+        ),
+        ({"attention": {"window": [0.9, 0.5]}}, "`window` should be two numbers, the smaller one first."),
+        ({"attention": {"window": [0.5, 1.5]}}, "less than or equal to 1"),
+        ({"attention": {"places": []}}, "at least 1 item"),
+        ({"attention": {"keep_heads": 0}}, "greater than 0"),
+        ({"mask": {"kind": "attention", "threshold": 0}}, "greater than 0"),
+        ({"loss": {"kind": "hinge"}}, "'ce', 'margin', 'dlr', 'distribution'"),
+        ({"loss": {"kind": "ce", "kappa": 1.0}}, "Extra inputs"),
+        ({"terms": [{"kind": "entropy", "weight": -1}]}, "greater than or equal to 0"),
+        (
+            {"terms": [{"kind": "entropy"}, {"kind": "entropy"}]},
+            "`terms` should hold one of a kind. Found entropy, entropy.",
+        ),
+        ({"ensemble": {"tau": -1.0}}, "greater than or equal to 0"),
+        ({"ensemble": {"kind": "weighted"}}, "`weights` should hold one above 0 where `kind` is weighted. Found None."),
+        ({"ensemble": {"kind": "weighted", "weights": [0, 0, 0]}}, "`weights` should hold one above 0"),
+        ({"ensemble": {"kind": "worst", "weights": [1, 1, 1]}}, "`weights` should be left out where `kind` is worst."),
+        (
+            {"ensemble": {"kind": "weighted", "weights": [1.0]}},
+            "`ensemble.weights` should be one per surrogate, 3. Found 1.",
+        ),
+        ({"transformations": {"every": 0}}, "greater than or equal to 1"),
+        ({"transformations": {"rotation": 181}}, "less than or equal to 180"),
+        ({"transformations": {"hue": 0.6}}, "less than or equal to 0.5"),
+        ({"transformations": {"scale": [1.1, 0.9]}}, "`scale` should be two numbers, the smaller one first."),
+        ({"transformations": {"scale": [0.0, 0.9]}}, "greater than 0"),
+        ({"step": {"decay": 1.0}}, "less than 1"),
+        ({"budget": {"iterations": 0}}, "greater than or equal to 1"),
+        ({"budget": {"radius": 0}}, "greater than 0"),
+        ({"judging": {"heldout": {"plain": MODEL}}}, "should give models names of their own. Found plain twice."),
+        (
+            {"judging": {"heldout": {"a": MODEL}, "siblings": {"a": MODEL}}},
+            "`judging` should give models names of their own. Found a twice.",
+        ),
+    ],
+)  # fmt: skip
+def test_a_rule_and_its_message(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        settings_of(values)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "reader"),
+    [
+        ({"terms": [{"kind": "contrast"}]}, "contrast"),
+        ({"terms": [{"kind": "replace"}]}, "replace"),
+        ({"goal": "distractor"}, "goal"),
+        ({"loss": {"kind": "distribution", "toward": "distractor"}}, "loss"),
+    ],
+)
+def test_who_reads_distractors_is_told_how_they_are_chosen(values: dict[str, Any], reader: str) -> None:
+    assert settings_of(values).prompts.distractor == "confusion"
+    with pytest.raises(ValidationError, match=rf"`prompts\.distractor` should say how .* for {reader} reads them"):
+        settings_of(values | {"prompts": {"distractor": "none"}})
