@@ -77,10 +77,10 @@ def test_every_rule_loads_in_both_spaces(kind: str, space: str) -> None:
 
 def test_every_defence_and_reference_loads() -> None:
     defences = [{"kind": kind} for kind in kinds_of(AnyDefence)]
-    references = [{"kind": kind, "epsilon": 8} for kind in ("pgd", "mi_fgsm")]
+    references = [{"method": method, "budget": 8} for method in ("pgd", "mi-fgsm")]
     judging = settings_of({"judging": {"defences": defences, "references": references}}).judging
     assert [defence.kind for defence in judging.defences] == ["jpeg", "bit_depth", "resize_pad", "purification"]
-    assert [(attack.kind, attack.epsilon) for attack in judging.references] == [("pgd", 8.0), ("mi_fgsm", 8.0)]
+    assert [(attack.method, attack.budget) for attack in judging.references] == [("pgd", 8), ("mi-fgsm", 8)]
 
 
 def test_labelled_pictures_load() -> None:
