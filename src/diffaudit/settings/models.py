@@ -58,6 +58,9 @@ class GivenModel(Section):
     size: Positive | None = None
 
 
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""What reports and files call a model."""
+
 ClassifierModel = Annotated[
     BundledModel | TrainedModel | ExportedModel | TimmModel | TorchvisionModel | GivenModel, Field(discriminator="kind")
 ]

@@ -6,13 +6,11 @@ from pydantic import Field, model_validator
 
 from diffaudit.settings.base import FolderName, Positive, Section, Seed
 from diffaudit.settings.latents import Attention, LatentPath, Mask, Prompts
-from diffaudit.settings.models import BundledModel, ClassifierModel, NetworkModel, PriorModel
+from diffaudit.settings.models import BundledModel, ClassifierModel, ModelName, NetworkModel, PriorModel
 from diffaudit.settings.perturbation_judging import PerturbationJudging
 from diffaudit.settings.perturbation_steps import Budget, Ensemble, PerturbationStep, Transformations
 from diffaudit.settings.perturbation_terms import AnyAttackLoss, AnyPerturbationTerm, EntropyTerm, MarginLoss
 from diffaudit.settings.victims import Victims, WordedFaces
-
-ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class PerturbationSettings(Section):
@@ -69,6 +67,12 @@ class PerturbationSettings(Section):
         if readers and self.prompts.distractor == "none":
             rule = f"say how distractors are chosen, for {', '.join(readers)} reads them"
             raise ValueError(f"`prompts.distractor` should {rule}. Found 'none'.")
+        return self
+
+    @model_validator(mode="after")
+    def _a_goal_is_sought(self) -> Self:
+        if self.goal is not None and self.loss.kind == "distribution" and self.loss.toward == "uniform":
+            raise ValueError("`loss.toward` should be 'distractor' where that is the goal. Found 'uniform'.")
         return self
 
     @model_validator(mode="after")

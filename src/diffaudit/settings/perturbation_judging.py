@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from diffaudit.settings.base import Positive, Section, Share
-from diffaudit.settings.models import BundledModel, ClassifierModel, NetworkModel
+from diffaudit.settings.models import BundledModel, ClassifierModel, ModelName, NetworkModel
 
 
 class JpegDefence(Section):
@@ -61,11 +61,11 @@ class PerturbationJudging(Section):
         perceptual: the network of the perceptual distance that is reported.
     """
 
-    heldout: dict[str, ClassifierModel] = {
+    heldout: dict[ModelName, ClassifierModel] = {
         "depthwise": BundledModel(name="hair-depthwise"),
         "mixer": BundledModel(name="hair-mixer"),
     }
-    siblings: dict[str, ClassifierModel] = {}
+    siblings: dict[ModelName, ClassifierModel] = {}
     defences: list[AnyDefence] = [JpegDefence(), BitDepthDefence(), ResizePadDefence(), PurificationDefence()]
     references: list[ReferenceAttack] = []
     perceptual: NetworkModel = BundledModel(name="attributes")
