@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import yaml
 
-from diffaudit.configurations import configuration_folder
 from diffaudit.quick import trial
 from diffaudit.settings import (
     FixedWeights,
@@ -17,7 +16,6 @@ from diffaudit.settings import (
     dump_settings,
     load_settings,
 )
-from diffaudit.study.ablation_settings import load_ablation
 
 STAGE = {"name": "one", "trains": ["lora"], "steps": 3, "rate": 0.1, "weights": {"cls": 1.0}}
 FOLDERS = {"kind": "folders", "folders": ["a", "b"]}
@@ -349,12 +347,6 @@ def test_exponents_without_a_point_are_numbers(tmp_path: Path) -> None:
 def test_a_section_does_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         InversionSettings().image.steps = 3  # type: ignore[misc]
-
-
-@pytest.mark.parametrize("path", sorted(configuration_folder().glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_shipped_configuration_loads(path: Path) -> None:
-    settings = load_ablation(path).settings if "\nrows:" in path.read_text() else load_settings(path)
-    assert settings.name == path.stem
 
 
 # The trial ------------------------------------------------------------------------------------------------------------

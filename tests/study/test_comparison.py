@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from diffaudit.study.comparison import (
     Difference,
@@ -66,6 +67,13 @@ def test_holm_by_hand() -> None:
     adjusted = holm({"A": 0.01, "B": 0.04, "C": 0.03, "D": 0.9})
     assert adjusted == pytest.approx({"A": 0.04, "B": 0.09, "C": 0.09, "D": 0.9})
     assert holm({}) == {}
+
+
+def test_holm_is_statsmodels_own() -> None:
+    values = {f"row {number}": float(p) for number, p in enumerate(generator().uniform(size=40) ** 3)}
+    values |= {"tie": values["row 3"], "zero": 0.0, "one": 1.0}
+    adjusted = multipletests(list(values.values()), method="holm")[1]
+    assert list(holm(values).values()) == pytest.approx(adjusted.tolist())
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
