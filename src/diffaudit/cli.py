@@ -30,6 +30,11 @@ class Commands(TyperGroup):
             raise typer.Exit(INTERRUPTED) from error
 
 
+SettingsFile = Annotated[
+    str, typer.Argument(metavar="SETTINGS.yaml", help="A settings file, or a shipped configuration by name.")
+]
+RunOutput = Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder.", show_default="runs/NAME")]
+
 app = typer.Typer(
     cls=Commands,
     help="Audit image classifiers with a diffusion prior: what do they leak, and what fools them?",
@@ -58,16 +63,12 @@ def _options(
 
 @app.command()
 def invert(
-    settings: Annotated[
-        str, typer.Argument(metavar="SETTINGS.yaml", help="A settings file, or a shipped configuration by name.")
-    ] = "quick",
+    settings: SettingsFile = "quick",
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: `stages.0.steps=10`. Repeatable."),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The run's folder.", show_default="runs/NAME")
-    ] = None,
+    output: RunOutput = None,
     classes: Annotated[
         str | None, typer.Option(metavar="all|N|i,j,k", help="All classes, N drawn by the seed, or these indices.")
     ] = None,
@@ -107,16 +108,12 @@ def invert(
 
 @app.command()
 def perturb(
-    settings: Annotated[
-        str, typer.Argument(metavar="SETTINGS.yaml", help="A settings file, or a shipped configuration by name.")
-    ] = "perturb",
+    settings: SettingsFile = "perturb",
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: `budget.iterations=10`. Repeatable."),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The run's folder.", show_default="runs/NAME")
-    ] = None,
+    output: RunOutput = None,
 ) -> None:
     """Ask what fools a classifier, and models it never met: perturb pictures in a diffusion latent, and judge them."""
     from rich.console import Console

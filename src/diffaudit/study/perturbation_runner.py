@@ -149,23 +149,22 @@ def _batch(
         seed=settings.seed,
         on_iteration=note,
     )
-    _save_attention(run, perturber, scene, found.images, found.latents, rows)
+    seen = attention_of_labels(perturber, scene, found.latents, path, recording)
+    if seen is not None:
+        _save_attention(run, scene, found.images, seen, rows)
     rebuilt = (scene.rebuilt * 255).round().byte()
     kept = {"images": found.images, "rebuilt": rebuilt, "iterations": found.iterations}
     return kept if goal is None else kept | {"goals": goal}
 
 
 def _save_attention(
-    run: PerturbationRun, perturber: Perturber, scene: Scene, images: Tensor, latents: Tensor, rows: Tensor
+    run: PerturbationRun, scene: Scene, images: Tensor, seen: tuple[Tensor, Tensor], rows: Tensor
 ) -> None:
     """Where the prior looks for the label, in the picture and in what was made of it."""
-    path, recording = build.build_paths(run.settings)
-    seen = attention_of_labels(perturber, scene, latents, path, recording)
-    if seen is not None:
-        pairs = zip(rows.tolist(), scene.rebuilt, images.float() / 255, *seen, strict=True)
-        for number, clean, perturbed, before, after in pairs:
-            save_attention(run.folder.attention(number, "before"), clean, before)
-            save_attention(run.folder.attention(number, "after"), perturbed, after)
+    pairs = zip(rows.tolist(), scene.rebuilt, images.float() / 255, *seen, strict=True)
+    for number, clean, perturbed, before, after in pairs:
+        save_attention(run.folder.attention(number, "before"), clean, before)
+        save_attention(run.folder.attention(number, "after"), perturbed, after)
 
 
 def _row(run: PerturbationRun, pictures: build.LabelledImages, done: _Done) -> Perturbed:

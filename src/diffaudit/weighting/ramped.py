@@ -1,14 +1,13 @@
 """Ramped weights: every group's weight moves from one value to another over the iterations."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
 from diffaudit.errors import InvalidSetting
 from diffaudit.weighting.base import Weighting, require_weights, weighted_sum
+from diffaudit.weighting.staged import Shape, handover_fraction
 
 
 @dataclass(frozen=True)
@@ -17,19 +16,18 @@ class Ramp:
 
     start: float
     end: float
-    shape: Literal["linear", "cosine"] = "linear"
+    shape: Shape = "linear"
 
     def at(self, step: int, steps: int) -> float:
         r"""The weight at iteration ``step`` of ``steps``: :math:`\lambda_0 + f (\lambda_1 - \lambda_0)`.
 
-        With :math:`a = n / (N - 1)`, at most 1, :math:`f` is :math:`a` (``linear``) or
-        :math:`\tfrac{1}{2} (1 - \cos \pi a)` (``cosine``). A single iteration has the weight of the start.
+        :math:`f` is :func:`~diffaudit.weighting.staged.handover_fraction` over the :math:`N - 1` iterations after the
+        first. A single iteration has the weight of the start.
 
         >>> [Ramp(1.0, 0.5).at(step, 3) for step in range(3)], round(Ramp(0.0, 1.0, "cosine").at(1, 5), 4)
         ([1.0, 0.75, 0.5], 0.1464)
         """
-        share = min(1.0, step / (steps - 1)) if steps > 1 else 0.0
-        fraction = share if self.shape == "linear" else (1 - math.cos(math.pi * share)) / 2
+        fraction = handover_fraction(step, steps - 1, self.shape) if steps > 1 else 0.0
         return self.start + fraction * (self.end - self.start)
 
 
