@@ -6,17 +6,18 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
 from diffaudit.build.perturbation import (
     build_drive,
-    build_paths,
     build_perturber,
-    build_step_plans,
-    build_terms,
+    build_plans,
     goal_of,
 )
+from diffaudit.build.perturbation_terms import build_terms
 from diffaudit.build.victims import victims
+from diffaudit.configurations import configuration_folder
 from diffaudit.data.captions import CLEAR_HAIR, HAIR_LABELS, hair_clearness, hair_labels
 from diffaudit.data.faces import sample_faces
 from diffaudit.data.rendering import render_faces
@@ -28,7 +29,7 @@ from diffaudit.perturbation.attack import attack
 from diffaudit.perturbation.ensemble import Agreement, EnsembleRule, Weighted, Worst
 from diffaudit.perturbation.improvement import Improvement
 from diffaudit.perturbation.movers import Mover
-from diffaudit.perturbation.plans import BudgetPlan, PathPlan, RecordingPlan, StepPlan, ViewPlan
+from diffaudit.perturbation.plans import BudgetPlan, PathPlan, Plans, RecordingPlan, StepPlan, ViewPlan
 from diffaudit.perturbation.rendering import RawMaps, render
 from diffaudit.perturbation.scene import Perturber, Scene, prepared
 from diffaudit.settings import LabelledPictures, PerturbationSettings, WordedFaces
@@ -82,7 +83,6 @@ def fake_scene(*, distractors: bool = True) -> Scene:
         nulls=(None,),
         latents=nothing,
         rebuilt=images,
-        layers=(),
         clean=(),
         rival=None,
         own_tokens=None,
@@ -249,7 +249,7 @@ def test_every_term_builds_and_is_weighed(values: dict[str, Any]) -> None:
     terms = [{"kind": kind, "weight": number + 1.0, "scale": "ema"} for number, kind in enumerate(EVERY_TERM)]
     terms[0]["weight"] = {"start": 1.0, "end": 5.0}
     settings = settings_of(values, terms=terms, budget={"iterations": 3})
-    objective = build_terms(settings, build_perturber(settings, HAIR_LABELS).perceptual, 4)
+    objective = build_terms(settings, build_perturber(settings, HAIR_LABELS), 4)
     assert objective is not None
     assert {name: type(term) for name, term in objective.terms.items()} == EVERY_TERM
     weights = {kind: number + 1.0 for number, kind in enumerate(EVERY_TERM)}
@@ -267,7 +267,7 @@ def test_what_a_term_is_told(values: dict[str, Any]) -> None:
         {"kind": "self_attention", "divergence": "js"},
     ]
     settings = settings_of(values, terms=terms)
-    found: Any = build_terms(settings, build_perturber(settings, HAIR_LABELS).perceptual, 1)
+    found: Any = build_terms(settings, build_perturber(settings, HAIR_LABELS), 1)
     assert (found.terms["variance"].side, found.terms["variance"].joint) == (4, True)
     assert found.terms["entropy"].side == 6
     assert found.terms["contrast"].margin == 0.3
@@ -284,22 +284,82 @@ def test_no_terms_are_no_objective(values: dict[str, Any]) -> None:
 # Plans ----------------------------------------------------------------------------------------------------------------
 
 
+KEPT = {"entropy": {"kind": "entropy"}, "self": {"kind": "self_attention"}, "drift": {"kind": "drift"}}
+
+
 @pytest.mark.parametrize(
-    ("changes", "cross", "places"),
+    ("changes", "kinds", "places"),
     [
-        ({"terms": []}, False, False),
-        ({"terms": [{"kind": "entropy"}]}, True, False),
-        ({"terms": [{"kind": "drift"}, {"kind": "self_attention"}]}, True, True),
-        ({"terms": [{"kind": "l2"}], "mask": {"kind": "attention"}}, True, False),
-        ({"terms": [{"kind": "frequency"}], "mask": {"kind": "grad_cam"}}, False, False),
+        ({"terms": []}, set(), set()),
+        ({"terms": [KEPT["entropy"]]}, {"cross"}, {"mid", "up"}),
+        ({"terms": [KEPT["drift"], KEPT["self"]]}, {"cross", "self"}, {"mid", "up"}),
+        ({"terms": [KEPT["self"] | {"layers": {"mid": 0.0, "up": 0.0, "down": 2.0}}]}, {"self"}, {"down"}),
+        ({"terms": [{"kind": "l2"}], "mask": {"kind": "attention"}}, {"cross"}, {"mid", "up"}),
+        ({"terms": [{"kind": "frequency"}], "mask": {"kind": "grad_cam"}}, set(), set()),
     ],
 )
 def test_no_more_is_recorded_than_is_read(
-    values: dict[str, Any], changes: dict[str, Any], cross: bool, places: bool
+    values: dict[str, Any], changes: dict[str, Any], kinds: set[str], places: set[str]
 ) -> None:
-    path, recording = build_paths(settings_of(values, **changes))
-    assert path == PathPlan(4, 2, 1.0, None, 0.0)
-    assert recording == RecordingPlan(cross, places, ("mid", "up"), (0.5, 0.9), 0.9)
+    plans = plans_of(values, **changes)
+    assert plans.path == PathPlan(4, 2, 1.0, None, 0.0)
+    assert {layer.kind for layer in plans.recording.layers} == kinds
+    assert {layer.place for layer in plans.recording.layers} == places
+    assert (plans.recording.window, plans.recording.keep_heads) == ((0.5, 0.9), 0.9)
+    assert not plans.recording.with_rival
+
+
+def test_each_term_reads_the_layers_it_names(values: dict[str, Any]) -> None:
+    """What is recorded is all of them together; what counts differs from term to term."""
+    terms = [
+        {"kind": "variance", "layers": {"down": 1.0, "mid": 0.0, "up": 1.0, "levels": [1]}},
+        {"kind": "replace", "layers": {"mid": 2.0, "up": 0.0}},
+        {"kind": "self_attention", "layers": {"down": 1.0, "up": 3.0}},
+    ]
+    settings = settings_of(values, terms=terms)
+    perturber = build_perturber(settings, HAIR_LABELS)
+    found: Any = build_terms(settings, perturber, 1)
+    read = {name: term.layers for name, term in found.terms.items()}
+    assert {(one.place, one.level, one.kind, weight) for one, weight in read["variance"].items()} == {
+        ("down", 1, "cross", 1.0),
+        ("up", 1, "cross", 1.0),
+    }
+    assert {(one.place, one.kind, weight) for one, weight in read["replace"].items()} == {("mid", "cross", 2.0)}
+    assert {(one.place, weight) for one, weight in read["self_attention"].items()} == {
+        ("down", 1.0),
+        ("mid", 1.0),
+        ("up", 3.0),
+    }
+    recording = build_plans(settings, perturber).recording
+    assert set(recording.layers) == {layer for layers in read.values() for layer in layers}
+    assert len(set(recording.layers)) == len(recording.layers)
+    assert recording.with_rival
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"terms": [{"kind": "entropy", "layers": {"levels": [2]}}]}, "`layers` should be places and levels"),
+        (
+            {"terms": [{"kind": "entropy"}], "attention": {"window": [0.1, 0.2]}},
+            r"`attention\.window` should hold one of the steps on the way back, \[0\.501, 0\.751\]",
+        ),
+        (
+            {"terms": [{"kind": "entropy"}], "attention": {"head_weights": [1.0] * 7}},
+            r"`attention\.head_weights` should be one per head",
+        ),
+    ],
+)
+def test_attention_that_the_prior_does_not_have_is_refused(
+    values: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidSetting, match=message):
+        plans_of(values, **changes)
+
+
+def plans_of(values: dict[str, Any], **changes: Any) -> Plans:
+    settings = settings_of(values, **changes)
+    return build_plans(settings, build_perturber(settings, HAIR_LABELS))
 
 
 def test_plans_say_what_the_settings_say(values: dict[str, Any]) -> None:
@@ -307,9 +367,10 @@ def test_plans_say_what_the_settings_say(values: dict[str, Any]) -> None:
     views = {"samples": 3, "every": 4, "rotation": 5.0, "scale": [0.8, 1.2], "hue": 0.1, "noise": 0.2}
     step = {"kind": "momentum", "rate": 0.3, "decay": 0.5, "clip": 2.0}
     budget = {"iterations": 8, "radius": 0.7, "perceptual": 0.2, "stop_margin": 1.0}
-    settings = settings_of(values, latents=latents, transformations=views, step=step, budget=budget)
-    assert build_paths(settings)[0] == PathPlan(10, 4, 2.5, 7, 0.3)
-    assert build_step_plans(settings) == (
+    found = plans_of(values, terms=[], latents=latents, transformations=views, step=step, budget=budget)
+    assert found == Plans(
+        PathPlan(10, 4, 2.5, 7, 0.3),
+        RecordingPlan((), (0.5, 0.9), 0.9),
         ViewPlan(3, 4, 5.0, (0.8, 1.2), 0.1, 0.2),
         StepPlan("momentum", 0.3, 0.5, 2.0),
         BudgetPlan(8, 0.7, 0.2, 1.0),
@@ -368,7 +429,7 @@ def test_labelled_pictures_are_read(tmp_path: Path) -> None:
 
 # The published baseline -----------------------------------------------------------------------------------------------
 
-STEPS = 2
+STEPS = 5
 
 
 class Recorder(Mover):
@@ -383,12 +444,11 @@ class Recorder(Mover):
 
 
 def variance_by_hand(steps: tuple[RawMaps, ...], tokens: Tensor, side: int) -> Tensor:
-    """Mean over heads, by area to one grid, mean over layers and steps, then one variance of all places and tokens."""
+    """Mean over heads, layers down and up of one grid and steps, then one variance of all places and tokens."""
     grids = []
-    for maps in (found for step in steps for layer, found in step.items() if layer.kind == "cross"):
-        fine = int(maps.shape[2] ** 0.5)
-        square = maps.mean(1).transpose(1, 2).unflatten(2, (fine, fine))
-        grids.append(nn.functional.avg_pool2d(square, fine // side).flatten(2))
+    read = [found for step in steps for layer, found in step.items() if layer.kind == "cross" and layer.place != "mid"]
+    for maps in (found for found in read if found.shape[2] == side**2):
+        grids.append(maps.mean(1).transpose(1, 2))
     mean = torch.stack(grids).mean(0)
     return torch.stack([row[own].flatten().var() for row, own in zip(mean, tokens, strict=True)])
 
@@ -412,25 +472,24 @@ def sharpened(perturber: Perturber) -> None:
 
 def test_the_published_baseline_is_its_sum(values: dict[str, Any]) -> None:
     """``-10 CE + 10000 Var + 100 sum of MSE``: of the term, which is a mean over steps, the weight is 100 a step."""
-    settings = settings_of(
-        values,
-        prompts=values["prompts"] | {"distractor": "none"},
-        loss={"kind": "ce", "weight": 10.0},
-        terms=[
-            {"kind": "variance", "weight": 10_000.0, "joint": True, "side": 2},
-            {"kind": "self_attention", "weight": 100.0 * STEPS},
-        ],
-        attention={"window": [0.0, 1.0], "places": ["down", "mid", "up"], "keep_heads": 1.0},
-        ensemble={"kind": "mean", "unit": False},
-        transformations={"samples": 0},
-        budget={"iterations": 1, "stop_margin": None},
-    )
+    preset = yaml.safe_load((configuration_folder() / "perturb-baseline.yaml").read_text())
+    assert preset["latents"] == {
+        "steps": 20,
+        "start": 15,
+        "guidance_scale": 2.5,
+        "null_text": {"inner_steps": 10, "rate": 0.1},
+    }
+    assert (preset["step"]["kind"], preset["step"]["rate"], preset["budget"]["iterations"]) == ("adamw", 0.01, 30)
+    small = {name: values[name] for name in ("images", "prior", "surrogates", "perceptual")}
+    small["prompts"] = preset["prompts"] | {"identity": values["prompts"]["identity"]}
+    small["latents"] = {"steps": 20, "start": 20 - STEPS}
+    settings = PerturbationSettings.model_validate(preset | small)
     people = victims(settings.images)
     perturber = build_perturber(settings, people.classes)
     sharpened(perturber)
-    path, recording = build_paths(settings)
-    views, _, budget = build_step_plans(settings)
-    scene = prepared(perturber, people.images.float() / 255, people.labels, path, recording, with_rival=False)
+    plans = build_plans(settings, perturber)
+    path = plans.path
+    scene = prepared(perturber, people.images.float() / 255, people.labels, path, plans.recording)
     latents = scene.latents + 0.3 * torch.randn(scene.latents.shape, generator=torch.Generator().manual_seed(0))
 
     layers = attention_layers(perturber.prior.unet)
@@ -440,7 +499,7 @@ def test_the_published_baseline_is_its_sum(values: dict[str, Any]) -> None:
     assert len(after.steps) == STEPS
     tokens = torch.zeros(2, scene.condition.tokens.shape[1], dtype=torch.bool)
     tokens[:, 7:10] = True  # START a portrait of a person with, and three words of hair
-    variance = variance_by_hand(after.steps, tokens, 2)
+    variance = variance_by_hand(after.steps, tokens, 4)
     squares = squares_by_hand(after.steps, tuple({k: v.detach() for k, v in step.items()} for step in before.steps))
     logits = perturber.surrogates["residual"].logits(after.image)
     entropy = nn.functional.cross_entropy(logits, people.labels, reduction="none")
@@ -453,7 +512,7 @@ def test_the_published_baseline_is_its_sum(values: dict[str, Any]) -> None:
 
     drive = build_drive(settings, perturber, scene)
     torch.testing.assert_close(drive.weight(0) * drive.loss(logits.detach()), -10 * entropy.detach())
-    objective = build_terms(settings, perturber.perceptual, 2)
+    objective = build_terms(settings, perturber, 2)
     assert objective is not None
     asked = Recorder()
     seen: list[dict[str, Tensor]] = []
@@ -463,10 +522,7 @@ def test_the_published_baseline_is_its_sum(values: dict[str, Any]) -> None:
         drive,
         objective,
         asked,
-        path,
-        recording,
-        views,
-        budget,
+        plans,
         goal=None,
         numbers=(0, 1),
         seed=0,
@@ -474,6 +530,6 @@ def test_the_published_baseline_is_its_sum(values: dict[str, Any]) -> None:
     )
     torch.testing.assert_close(seen[0]["variance"], variance.detach(), rtol=1e-3, atol=1e-9)
     torch.testing.assert_close(STEPS * seen[0]["self_attention"], squares.detach(), rtol=1e-3, atol=1e-9)
-    torch.testing.assert_close(asked.gradients[0], expected, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(asked.gradients[0], expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
     assert squares.min() > 0
     assert variance.min() > 0

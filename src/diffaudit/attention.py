@@ -15,11 +15,13 @@ class AttentionLayer:
         name: its path in the UNet, as ``up_blocks.1.attentions.0.transformer_blocks.0.attn2``.
         place: on the way down, in the middle, or on the way up.
         kind: ``cross`` where keys are tokens of the condition, ``self`` where they are places of the picture.
+        level: how often the latent's side is halved there; 0: its own grid.
     """
 
     name: str
     place: Literal["down", "mid", "up"]
     kind: Literal["cross", "self"]
+    level: int = 0
 
 
 AttentionMaps = Mapping[AttentionLayer, Tensor]

@@ -54,6 +54,21 @@ def test_layers_by_place_and_kind() -> None:
     assert layers[1].name == "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
 
 
+def test_levels_are_the_halvings_of_the_side() -> None:
+    """The places that a layer's maps have say on which grid it looks: side 8, halved once, and once again."""
+    kinds = ["CrossAttn{}Block2D"] * 3
+    unet = tiny_unet(
+        down_block_types=[kind.format("Down") for kind in kinds],
+        up_block_types=[kind.format("Up") for kind in kinds],
+        block_out_channels=(8, 16, 16),
+    )
+    layers = attention_layers(unet)
+    with recorded_attention(unet, layers) as maps:
+        output(unet)
+    assert {layer.level for layer in layers} == {0, 1, 2}
+    assert all(maps[layer].shape[2] == (8 // 2**layer.level) ** 2 for layer in layers)
+
+
 def test_kinds_are_told_by_structure_and_not_by_name() -> None:
     assert {layer.kind for layer in attention_layers(tiny_unet(only_cross_attention=True)) if layer.place == "up"} == {
         "cross"

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from diffaudit.candidate import Candidate
 from diffaudit.errors import NotFinite
+from diffaudit.models.attention import attention_layers
 from diffaudit.models.classifier import Classifier
 from diffaudit.models.conditioning import Condition
 from diffaudit.models.perceptual import PerceptualFeatures
@@ -16,7 +17,7 @@ from diffaudit.objective import Entry, Objective
 from diffaudit.perturbation.attack import Attacked, Drive, Iteration, attack, fooling
 from diffaudit.perturbation.ensemble import Agreement, Weighted
 from diffaudit.perturbation.movers import AdamWMover, MomentumMover, Mover
-from diffaudit.perturbation.plans import BudgetPlan, PathPlan, RecordingPlan, ViewPlan
+from diffaudit.perturbation.plans import BudgetPlan, PathPlan, Plans, RecordingPlan, StepPlan, ViewPlan
 from diffaudit.perturbation.rendering import render
 from diffaudit.perturbation.scene import Perturber, Scene, prepared
 from diffaudit.terms import AttentionEntropy, PixelDistance, Term, fooling_margin, goal_cross_entropy
@@ -24,8 +25,10 @@ from diffaudit.weighting import Fixed
 
 MakePrior = Callable[[Callable[[Tensor, Tensor, Tensor], Tensor]], DiffusionPrior]
 
-NOTHING = RecordingPlan(False, False, ("mid", "up"), (0.0, 1.0), 1.0)
+NOTHING = RecordingPlan()
 AS_IT_IS = ViewPlan(0, 1, 0.0, (1.0, 1.0), 0.0, 0.0)
+STEP = StepPlan("adamw", 0.05, 0.9, 1.0)
+"""Told to the loop beside a mover that was made of it; it reads the mover alone."""
 TURNED = ViewPlan(2, 2, 10.0, (0.9, 1.1), 0.05, 0.02)
 LABELS = torch.tensor([0, 1, 2])
 
@@ -67,10 +70,10 @@ def toy(toy_prior: MakePrior) -> tuple[Perturber, Scene]:
     """Three pictures, each rightly told by two linear models, and a prior whose pictures are linear in the latent."""
     perturber = perturber_of(toy_prior(wave), [linear(1), linear(2)])
     images = torch.rand(60, 3, 8, 8, generator=torch.Generator().manual_seed(3)) * 0.5 + 0.25
-    scene = prepared(perturber, images, torch.zeros(60).long(), PATH, NOTHING, with_rival=False)
+    scene = prepared(perturber, images, torch.zeros(60).long(), PATH, NOTHING)
     votes = torch.stack([model.logits(scene.rebuilt).argmax(1) for model in perturber.surrogates.values()])
     agreed = [int(((votes == label).all(0)).nonzero()[0]) for label in range(3)]
-    return perturber, prepared(perturber, images[agreed], LABELS, PATH, NOTHING, with_rival=False)
+    return perturber, prepared(perturber, images[agreed], LABELS, PATH, NOTHING)
 
 
 def rows_of(scene: Scene, rows: list[int]) -> Scene:
@@ -110,10 +113,7 @@ def attacked(
         drive or margin_drive(scene),
         objective,
         mover or AdamWMover(0.05),
-        path,
-        recording,
-        views,
-        BudgetPlan(**plan),
+        Plans(path, recording, views, STEP, BudgetPlan(**plan)),
         goal=goal,
         numbers=range(len(scene.images)) if numbers is None else numbers,
         seed=seed,
@@ -325,7 +325,7 @@ def scripted(
     perturber = Perturber(prior, {"green": model}, ("a", "b"), "{label}", perceptual)
     count = len(looks)
     path = PathPlan(steps=10, start=9, guidance_scale=1.0)
-    scene = prepared(perturber, torch.zeros(count, 3, 8, 8), torch.zeros(count).long(), path, NOTHING, with_rival=False)
+    scene = prepared(perturber, torch.zeros(count, 3, 8, 8), torch.zeros(count).long(), path, NOTHING)
     scene = replace(scene, latents=painted(prior, [begin] * count))
     mover = Script(prior, looks)
     found = attacked(
@@ -401,7 +401,7 @@ def test_one_pull_back_serves_all_models(prior: DiffusionPrior, in_latent: bool,
     perturber = perturber_of(prior, [linear(seed, side=16) for seed in (1, 2, 3)])
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     path = PathPlan(steps=4, start=3, guidance_scale=1.0)
-    scene = prepared(perturber, images, torch.tensor([0, 1]), path, NOTHING, with_rival=False)
+    scene = prepared(perturber, images, torch.tensor([0, 1]), path, NOTHING)
     calls: list[int] = []
     handle = prior.unet.register_full_backward_hook(lambda *_: calls.append(1))
     attacked((perturber, scene), drive=margin_drive(scene, in_latent=in_latent), path=path, iterations=3)
@@ -418,11 +418,12 @@ def test_attention_is_spread_on_a_real_unet(worded_prior: DiffusionPrior, keep_h
     names = ("long red hair", "short black hair", "long blond hair")
     perturber = perturber_of(worded_prior, [linear(1, side=64)], names)
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    recording = RecordingPlan(True, False, ("mid", "up"), (0.5, 1.0), keep_heads)
+    layers = tuple(layer for layer in attention_layers(worded_prior.unet) if layer.kind == "cross")
+    recording = RecordingPlan(layers, window=(0.5, 1.0), keep_heads=keep_heads)
     path = PathPlan(steps=4, start=2, guidance_scale=1.0)
     results = []
     for rows in ([0, 1], [1]):
-        scene = prepared(perturber, images[rows], torch.tensor([0, 1])[rows], path, recording, with_rival=False)
+        scene = prepared(perturber, images[rows], torch.tensor([0, 1])[rows], path, recording)
         entropy = Entry(name="entropy", group="entropy", term=AttentionEntropy(), scale="first", rows=len(rows))
         seen: list[Iteration] = []
         found = attacked(

@@ -6,8 +6,8 @@ from diffaudit.attention import AttentionLayer
 from diffaudit.models.attention import attention_layers
 from diffaudit.models.conditioning import Condition
 from diffaudit.models.prior import DiffusionPrior
-from diffaudit.perturbation.plans import PathPlan, Place, RecordingPlan
-from diffaudit.perturbation.rendering import branch_of, kept_heads, recorded_layers, render
+from diffaudit.perturbation.plans import PathPlan
+from diffaudit.perturbation.rendering import branch_of, kept_heads, render
 
 PROMPTS = ["a portrait of a person with long red hair", "a person"]
 CROSS, SELF = AttentionLayer("attn2", "up", "cross"), AttentionLayer("attn1", "up", "self")
@@ -48,19 +48,11 @@ def test_recording_changes_nothing(worded_prior: DiffusionPrior, guidance: float
 def test_only_what_is_asked_for_is_recorded(worded_prior: DiffusionPrior) -> None:
     condition, _ = told(worded_prior)
     path = PathPlan(4, 0, 1.0)
-    asked: list[tuple[set[str], tuple[Place, ...]]] = [
-        ({"cross"}, ("up",)),
-        ({"self"}, ("down", "mid")),
-        ({"cross", "self"}, ("mid",)),
-    ]
-    for kinds, places in asked:
-        layers = recorded_layers(worded_prior, RecordingPlan("cross" in kinds, "self" in kinds, places, (0, 1), 1.0))
-        assert layers
-        assert {(layer.kind, layer.place) for layer in layers} == {(kind, place) for kind in kinds for place in places}
-        # Of the time steps 999, 749, 499 and 249, two have a progress between a quarter and 0.6.
-        found = render(worded_prior, latents_of(), condition, (None,) * 4, path, layers, window=(0.25, 0.6))
-        assert [set(step) for step in found.steps] == [set(layers)] * 2
-    assert recorded_layers(worded_prior, RecordingPlan(False, False, ("down", "mid", "up"), (0, 1), 1.0)) == ()
+    layers = [layer for layer in attention_layers(worded_prior.unet) if layer.place == "mid"]
+    # Of the time steps 999, 749, 499 and 249, two have a progress between a quarter and 0.6.
+    found = render(worded_prior, latents_of(), condition, (None,) * 4, path, layers, window=(0.25, 0.6))
+    assert [set(step) for step in found.steps] == [set(layers)] * 2
+    assert render(worded_prior, latents_of(), condition, (None,) * 4, path).steps == ()
 
 
 def test_the_steps_recorded_are_those_of_the_window(worded_prior: DiffusionPrior) -> None:
@@ -131,6 +123,13 @@ def test_branches_share_the_heads_that_are_kept() -> None:
     for steps in (raw_steps(), tuple(reversed(raw_steps()))):
         for read, raw in zip(branch_of(steps, None, kept).steps, steps, strict=True):
             torch.testing.assert_close(read[CROSS], (raw[CROSS][:, 0] + raw[CROSS][:, 3]) / 2)
+
+
+def test_heads_count_by_their_weights() -> None:
+    kept = {CROSS: torch.tensor([True, False, False, True])}
+    (read, *_), (raw, *_) = branch_of(raw_steps(), None, kept, weights=(3.0, 1.0, 1.0, 1.0)).steps, raw_steps()
+    torch.testing.assert_close(read[CROSS], (3 * raw[CROSS][:, 0] + raw[CROSS][:, 3]) / 4)
+    assert read[SELF] is raw[SELF] or torch.equal(read[SELF], raw[SELF])
 
 
 def test_without_words_no_label_has_tokens() -> None:

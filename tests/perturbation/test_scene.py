@@ -17,7 +17,7 @@ from diffaudit.perturbation.ensemble import Weighted
 from diffaudit.perturbation.latents import inverted
 from diffaudit.perturbation.mask import grad_cam
 from diffaudit.perturbation.movers import AdamWMover
-from diffaudit.perturbation.plans import BudgetPlan, PathPlan, RecordingPlan, ViewPlan
+from diffaudit.perturbation.plans import BudgetPlan, PathPlan, Plans, RecordingPlan, StepPlan, ViewPlan
 from diffaudit.perturbation.rendering import render
 from diffaudit.perturbation.scene import Perturber, chosen_distractors, prepared
 from diffaudit.terms import AttentionReplacement, negated_cross_entropy
@@ -28,8 +28,7 @@ MakePrior = Callable[[Callable[[Tensor, Tensor, Tensor], Tensor]], DiffusionPrio
 NAMES = ("long red hair", "short black hair", "long blond hair")
 TEMPLATE = "a portrait of a person with {label}"
 PATH = PathPlan(steps=4, start=2, guidance_scale=1.0)
-NOTHING = RecordingPlan(False, False, ("mid", "up"), (0.0, 1.0), 1.0)
-WORDS = RecordingPlan(True, False, ("mid", "up"), (0.0, 1.0), 1.0)
+NOTHING = RecordingPlan()
 
 
 class Same(nn.Module):
@@ -129,6 +128,12 @@ def test_none_and_a_prior_without_words(toy_prior: MakePrior, worded_prior: Diff
         chosen_distractors(perturber_of(mute, distractor="text"), *pictures())
 
 
+def words_of(prior: DiffusionPrior, **more: Any) -> RecordingPlan:
+    """All cross-attention on the way up and in the middle."""
+    known = attention_layers(prior.unet)
+    return RecordingPlan(tuple(layer for layer in known if layer.kind == "cross" and layer.place != "down"), **more)
+
+
 # Words ----------------------------------------------------------------------------------------------------------------
 
 
@@ -137,7 +142,7 @@ def test_prompts_name_both_and_masks_stand_where_the_words_are(worded_prior: Dif
     models = {"one": constant(0.5, 0.2, 0.3)}
     perturber = perturber_of(worded_prior, models, distractor="confusion", encoder=encoder_of())
     images, labels = pictures()
-    scene = prepared(perturber, images, labels, PATH, WORDS, with_rival=True)
+    scene = prepared(perturber, images, labels, PATH, words_of(worded_prior, with_rival=True))
     assert scene.distractors is not None
     assert scene.distractors.tolist() == [2, 0, 0]
     pairs = [(NAMES[0], NAMES[2]), (NAMES[2], NAMES[0]), (NAMES[1], NAMES[0])]
@@ -159,8 +164,7 @@ def test_prompts_name_both_and_masks_stand_where_the_words_are(worded_prior: Dif
         assert torch.equal(masks[0], first)
         assert torch.equal(masks[1], second)
 
-    layers = [layer for layer in attention_layers(worded_prior.unet) if layer.kind == "cross" and layer.place != "down"]
-    assert scene.layers == tuple(layers)
+    layers = words_of(worded_prior).layers
     trajectory = inverted(worded_prior, worded_prior.encode(images), expected, steps=4, start=2)
     torch.testing.assert_close(scene.latents, trajectory[-1])
     other = worded_prior.condition(embeddings, 3, swapped)
@@ -175,7 +179,7 @@ def test_prompts_name_both_and_masks_stand_where_the_words_are(worded_prior: Dif
 
 
 def test_without_a_distractor_prompts_name_the_label_alone(worded_prior: DiffusionPrior) -> None:
-    scene = prepared(perturber_of(worded_prior), *pictures(), PATH, WORDS, with_rival=False)
+    scene = prepared(perturber_of(worded_prior), *pictures(), PATH, words_of(worded_prior))
     prompts = [f"a portrait of a person with {NAMES[label]}" for label in (0, 2, 1)]
     assert torch.equal(scene.condition.tokens, worded_prior.condition(None, 3, prompts).tokens)
     assert scene.distractors is None
@@ -189,22 +193,22 @@ def test_without_a_distractor_prompts_name_the_label_alone(worded_prior: Diffusi
 def test_words_are_looked_for_only_where_they_are_read(worded_prior: DiffusionPrior) -> None:
     perturber = perturber_of(worded_prior)
     strange = Perturber(worded_prior, perturber.surrogates, ("bald", "wig", "hat"), TEMPLATE, perturber.perceptual)
-    scene = prepared(strange, *pictures(), PATH, NOTHING, with_rival=False)
+    scene = prepared(strange, *pictures(), PATH, NOTHING)
     assert scene.own_tokens is None
     assert scene.clean == ()
     with pytest.raises(InvalidSetting, match="`label` should be of words that the tokenizer knows"):
-        prepared(strange, *pictures(), PATH, WORDS, with_rival=False)
+        prepared(strange, *pictures(), PATH, words_of(worded_prior))
 
 
 def test_guidance_has_a_null_condition_a_step(worded_prior: DiffusionPrior) -> None:
     perturber, guided = perturber_of(worded_prior), PathPlan(steps=4, start=2, guidance_scale=2.0)
-    plain = prepared(perturber, *pictures(), PATH, NOTHING, with_rival=False)
+    plain = prepared(perturber, *pictures(), PATH, NOTHING)
     assert plain.nulls == (None, None)
-    found = prepared(perturber, *pictures(), guided, NOTHING, with_rival=False).nulls
+    found = prepared(perturber, *pictures(), guided, NOTHING).nulls
     wanted = worded_prior.condition(None, 3, "").tokens
     assert [null is not None and torch.equal(null.tokens, wanted) for null in found] == [True, True]
     fitted = PathPlan(steps=4, start=2, guidance_scale=7.5, null_steps=1, null_rate=0.1)
-    optimised = prepared(perturber, *pictures(), fitted, NOTHING, with_rival=False).nulls
+    optimised = prepared(perturber, *pictures(), fitted, NOTHING).nulls
     assert [null is not None and null.tokens.shape == wanted.shape for null in optimised] == [True, True]
     assert not any(null is None or null.tokens.requires_grad for null in optimised)
 
@@ -218,7 +222,7 @@ def test_a_mask_of_attention_is_the_labels_on_the_finest_grid(
 ) -> None:
     images, labels = pictures()
     options: dict[str, Any] = {"mask": "attention", "threshold": threshold}
-    scene = prepared(perturber_of(worded_prior), images, labels, PATH, WORDS, with_rival=False, **options)
+    scene = prepared(perturber_of(worded_prior), images, labels, PATH, words_of(worded_prior), **options)
     finest = [maps for step in scene.clean for maps in step.values() if maps.shape[2] == 64]
     seen = sum(maps[:, :, :, 7:10].sum(3).mean(1) for maps in finest) / len(finest)
     assert isinstance(seen, Tensor)
@@ -235,18 +239,18 @@ def test_a_mask_of_attention_is_the_labels_on_the_finest_grid(
 def test_a_mask_of_grad_cam_is_that_of_the_true_class(worded_prior: DiffusionPrior) -> None:
     images, labels = pictures()
     perturber = perturber_of(worded_prior)
-    scene = prepared(perturber, images, labels, PATH, NOTHING, with_rival=False, mask="grad_cam")
+    scene = prepared(perturber, images, labels, PATH, NOTHING, mask="grad_cam")
     assert scene.mask is not None
     torch.testing.assert_close(scene.mask, grad_cam([seeing()], images, labels, 8))
-    assert prepared(perturber, images, labels, PATH, NOTHING, with_rival=False).mask is None
+    assert prepared(perturber, images, labels, PATH, NOTHING).mask is None
 
 
 def test_attention_that_is_not_there_is_refused(worded_prior: DiffusionPrior, toy_prior: MakePrior) -> None:
     with pytest.raises(InvalidSetting, match=r"`mask\.kind` should be another where no cross-attention is recorded"):
-        prepared(perturber_of(worded_prior), *pictures(), PATH, NOTHING, with_rival=False, mask="attention")
+        prepared(perturber_of(worded_prior), *pictures(), PATH, NOTHING, mask="attention")
     mute = toy_prior(lambda latents, *_: latents)
     with pytest.raises(InvalidSetting, match="`prior` should have a text encoder"):
-        prepared(perturber_of(mute), *pictures(), PATH, NOTHING, with_rival=False, mask="attention")
+        prepared(perturber_of(mute), *pictures(), PATH, NOTHING, mask="attention")
 
 
 # Cost -----------------------------------------------------------------------------------------------------------------
@@ -257,9 +261,9 @@ def test_the_clean_way_is_gone_once(worded_prior: DiffusionPrior) -> None:
     perturber = perturber_of(worded_prior, distractor="confusion")
     images, labels = pictures()
     calls = Calls(worded_prior)
-    prepared(perturber, images, labels, PATH, NOTHING, with_rival=False)
+    prepared(perturber, images, labels, PATH, NOTHING)
     assert calls.count == 4
-    scene = prepared(perturber, images, labels, PATH, WORDS, with_rival=True)
+    scene = prepared(perturber, images, labels, PATH, words_of(worded_prior, with_rival=True))
     assert calls.count == 4 + 6
     objective = Objective(
         [Entry(name="replace", group="replace", term=AttentionReplacement())], Fixed({"replace": 1.0})
@@ -270,10 +274,13 @@ def test_the_clean_way_is_gone_once(worded_prior: DiffusionPrior) -> None:
         Drive(lambda logits: negated_cross_entropy(logits, labels), Weighted(), lambda _: 1.0),
         objective,
         AdamWMover(0.01),
-        PATH,
-        WORDS,
-        ViewPlan(0, 1, 0.0, (1.0, 1.0), 0.0, 0.0),
-        BudgetPlan(iterations=2, radius=None, perceptual=None, stop_margin=None),
+        Plans(
+            PATH,
+            words_of(worded_prior, with_rival=True),
+            ViewPlan(0, 1, 0.0, (1.0, 1.0), 0.0, 0.0),
+            StepPlan("adamw", 0.01, 0.9, 1.0),
+            BudgetPlan(iterations=2, radius=None, perceptual=None, stop_margin=None),
+        ),
         goal=None,
         numbers=range(3),
         seed=0,

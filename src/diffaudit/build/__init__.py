@@ -20,13 +20,12 @@ from diffaudit.build.models import (
 )
 from diffaudit.build.perturbation import (
     build_drive,
-    build_paths,
     build_perturber,
-    build_step_plans,
-    build_terms,
+    build_plans,
     goal_of,
 )
 from diffaudit.build.perturbation_judge import build_perturbation_judge
+from diffaudit.build.perturbation_terms import build_terms
 from diffaudit.build.pictures import opened, private_pictures, public_images
 from diffaudit.build.separation import check_separation
 from diffaudit.build.sides import (
@@ -53,15 +52,14 @@ __all__ = [
     "build_judge",
     "build_judge_classifier",
     "build_objective",
-    "build_paths",
     "build_perceptual",
     "build_perturbation_judge",
     "build_perturber",
+    "build_plans",
     "build_prior",
     "build_sample_plan",
     "build_stages",
     "build_state",
-    "build_step_plans",
     "build_terms",
     "build_weighting",
     "check_separation",

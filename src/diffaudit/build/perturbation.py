@@ -8,25 +8,14 @@ from torch import Tensor
 
 from diffaudit import settings as s
 from diffaudit.build.models import build_classifier, build_encoder, build_perceptual, build_prior
-from diffaudit.models.perceptual import PerceptualFeatures
-from diffaudit.objective import Entry, Objective
+from diffaudit.build.perturbation_terms import build_ramp, build_recording
 from diffaudit.perturbation.adaea import AdaEA, crossed_losses
 from diffaudit.perturbation.attack import Drive
 from diffaudit.perturbation.ensemble import Agreement, EnsembleRule, Look, Weighted, Worst, image_gradients
 from diffaudit.perturbation.improvement import Improvement
-from diffaudit.perturbation.plans import BudgetPlan, PathPlan, RecordingPlan, StepPlan, ViewPlan
+from diffaudit.perturbation.plans import BudgetPlan, PathPlan, Plans, StepPlan, ViewPlan
 from diffaudit.perturbation.scene import Perturber, Scene
 from diffaudit.terms import (
-    AttentionContrast,
-    AttentionDrift,
-    AttentionEntropy,
-    AttentionReplacement,
-    AttentionVariance,
-    Frequency,
-    HierarchicalPerceptual,
-    PixelDistance,
-    SelfAttention,
-    Term,
     distribution_distance,
     dlr,
     fooling_margin,
@@ -37,10 +26,6 @@ from diffaudit.terms import (
     peaked_goal,
     uniform_goal,
 )
-from diffaudit.weighting import Ramp, Ramped
-
-CROSS = (s.VarianceTerm, s.EntropyTerm, s.ContrastTerm, s.ReplaceTerm, s.DriftTerm)
-"""The terms that read cross-attention."""
 
 
 def build_perturber(settings: s.PerturbationSettings, names: tuple[str, ...]) -> Perturber:
@@ -56,8 +41,12 @@ def build_perturber(settings: s.PerturbationSettings, names: tuple[str, ...]) ->
     )
 
 
-def build_paths(settings: s.PerturbationSettings) -> tuple[PathPlan, RecordingPlan]:
-    """The way to the latent and back, and what is recorded on it: no more than the terms read."""
+def build_plans(settings: s.PerturbationSettings, perturber: Perturber) -> Plans:
+    """The way to the latent and back, what is recorded on it, random views, steps and budget.
+
+    Raises:
+        InvalidSetting: attention is asked for that the prior does not have on that way.
+    """
     way, null = settings.latents, settings.latents.null_text
     path = PathPlan(
         way.steps,
@@ -66,44 +55,21 @@ def build_paths(settings: s.PerturbationSettings) -> tuple[PathPlan, RecordingPl
         null_steps=None if null is None else null.inner_steps,
         null_rate=0.0 if null is None else null.rate,
     )
-    asked = settings.attention
-    recording = RecordingPlan(
-        cross=settings.mask.kind == "attention" or any(isinstance(term, CROSS) for term in settings.terms),
-        self_attention=any(isinstance(term, s.SelfAttentionTerm) for term in settings.terms),
-        places=tuple(asked.places),
-        window=(asked.window[0], asked.window[1]),
-        keep_heads=asked.keep_heads,
-    )
-    return path, recording
-
-
-def build_step_plans(settings: s.PerturbationSettings) -> tuple[ViewPlan, StepPlan, BudgetPlan]:
-    """Random views, steps and budget."""
     views = settings.transformations.model_dump() | {"scale": tuple(settings.transformations.scale)}
-    return (
+    return Plans(
+        path,
+        build_recording(settings, perturber),
         ViewPlan(**views),
         StepPlan(**settings.step.model_dump()),
         BudgetPlan(**settings.budget.model_dump()),
     )
 
 
-def build_terms(settings: s.PerturbationSettings, perceptual: PerceptualFeatures, pictures: int) -> Objective | None:
-    """The terms beside the surrogates' loss, for one batch of ``pictures``; None where there are none."""
-    if not settings.terms:
-        return None
-    entries = [
-        Entry(name=term.kind, group=term.kind, term=_term(term, perceptual), scale=term.scale, rows=pictures)
-        for term in settings.terms
-    ]
-    ramps: dict[str, Ramp] = {term.kind: _ramp(term.weight) for term in settings.terms}
-    return Objective(entries, Ramped(ramps, steps=settings.budget.iterations))
-
-
 def build_drive(settings: s.PerturbationSettings, perturber: Perturber, scene: Scene) -> Drive:
     """The surrogates' loss for the pictures of ``scene``, and a fresh rule for the ensemble."""
     goal = goal_of(settings, scene)
     loss = _loss(settings.loss, scene, goal, len(perturber.names))
-    ramp, steps = _ramp(settings.loss.weight), settings.budget.iterations
+    ramp, steps = build_ramp(settings.loss.weight), settings.budget.iterations
     return Drive(
         loss=loss,
         rule=_rule(settings.ensemble, perturber, scene, loss, goal),
@@ -171,31 +137,3 @@ def _raised(scene: Scene, goal: Tensor | None) -> Look:
     if goal is None:
         return lambda logits: torch.nn.functional.cross_entropy(logits, scene.labels, reduction="none")
     return lambda logits: torch.nn.functional.softplus(-goal_cross_entropy(logits, goal))
-
-
-def _term(setting: s.AnyPerturbationTerm, perceptual: PerceptualFeatures) -> Term:
-    match setting:
-        case s.VarianceTerm():
-            return AttentionVariance(side=setting.side, joint=setting.joint)
-        case s.EntropyTerm():
-            return AttentionEntropy(side=setting.side)
-        case s.ContrastTerm():
-            return AttentionContrast(margin=setting.margin)
-        case s.ReplaceTerm():
-            return AttentionReplacement(norm=setting.norm)
-        case s.DriftTerm():
-            return AttentionDrift()
-        case s.SelfAttentionTerm():
-            return SelfAttention(divergence=setting.divergence)
-        case s.FrequencyTerm():
-            return Frequency()
-        case s.DistanceTerm():
-            return HierarchicalPerceptual(perceptual)
-        case s.PixelTerm():
-            return PixelDistance()
-        case _:
-            assert_never(setting)
-
-
-def _ramp(weight: float | s.Ramp) -> Ramp:
-    return Ramp(weight.start, weight.end, weight.shape) if isinstance(weight, s.Ramp) else Ramp(weight, weight)

@@ -10,6 +10,7 @@ from diffaudit.data.faces import photographs, sample_identities
 from diffaudit.data.folders import ImageFolder, open_folder
 from diffaudit.data.rendering import render_faces
 from diffaudit.data.splits import halves
+from diffaudit.eight_bit import to_bytes
 from diffaudit.errors import InvalidSetting
 from diffaudit.judging.judge import PrivatePictures
 from diffaudit.training.populations import private_identities, public_identities
@@ -24,7 +25,7 @@ def public_images(setting: s.Pictures) -> Tensor:
             if setting.identities > len(known):
                 raise InvalidSetting("public.identities", f"be at most {len(known)}", setting.identities)
             faces, _ = photographs(identities, setting.per_identity, seed=setting.seed + 77_000)
-            return _bytes(render_faces(faces))
+            return to_bytes(render_faces(faces))
         case s.PictureFolders():
             return torch.cat([folder.read(size=setting.size, dtype=torch.uint8) for folder in opened(setting)])
         case _:
@@ -38,7 +39,7 @@ def private_pictures(setting: s.PrivatePictures) -> PrivatePictures:
             identities = private_identities()
             faces, labels = photographs(identities, setting.per_identity, seed=setting.seed + 88_000)
             spread = sample_identities(2000, seed=404).std(0)
-            return PrivatePictures(_bytes(render_faces(faces)), labels, identities, spread)
+            return PrivatePictures(to_bytes(render_faces(faces)), labels, identities, spread)
         case s.PictureFolders():
             folders = opened(setting)
             if len(folders) != 1:
@@ -62,7 +63,3 @@ def opened(setting: s.PictureFolders) -> list[ImageFolder]:
             folder = training if setting.half == "training" else reference
         folders.append(folder)
     return folders
-
-
-def _bytes(images: Tensor) -> Tensor:
-    return (images * 255).round().byte()

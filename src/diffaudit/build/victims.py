@@ -11,6 +11,7 @@ from diffaudit.data.captions import CLEAR_HAIR, HAIR_LABELS, hair_clearness, hai
 from diffaudit.data.faces import sample_faces
 from diffaudit.data.labelled import read_labelled
 from diffaudit.data.rendering import render_faces
+from diffaudit.eight_bit import to_bytes
 from diffaudit.errors import InvalidSetting
 from diffaudit.training.populations import unseen_crowd
 
@@ -36,16 +37,16 @@ def victims(setting: s.Victims) -> LabelledImages:
             :func:`~diffaudit.data.labelled.read_labelled` refuses.
     """
     match setting:
-        case s.WordedFaces(count=count, seed=seed):
+        case s.WordedFaces(count=count, seed=seed, skip=skip):
             crowd = unseen_crowd()
             clear = crowd[hair_clearness(crowd) >= CLEAR_HAIR]
-            if count > len(clear):
-                raise InvalidSetting("images.count", f"be at most {len(clear)}", count)
+            if skip + count > len(clear):
+                raise InvalidSetting("images.count", f"be at most {len(clear)}, those skipped included", skip + count)
             order = torch.randperm(len(clear), generator=torch.Generator().manual_seed(seed))
-            people = clear[order[:count]]
+            people = clear[order[skip : skip + count]]
             faces = sample_faces(people, seed=seed + 99_000)
-            images = (render_faces(faces) * 255).round().byte()
-            names = tuple(f"face-{number:04d}" for number in range(count))
+            images = to_bytes(render_faces(faces))
+            names = tuple(f"face-{number:04d}" for number in range(skip, skip + count))
             return LabelledImages(images, hair_labels(people), names, HAIR_LABELS)
         case s.LabelledPictures():
             found = read_labelled(

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from diffaudit.eight_bit import to_bytes
 from diffaudit.models.classifier import Classifier
 
 
@@ -24,4 +25,4 @@ def adversarial_pixels(classifier: Classifier, images: Tensor, labels: Tensor, *
         optimiser.step()
         with torch.no_grad():
             pixels.clamp_(0, 1)
-    return (pixels.detach() * 255).round().byte()
+    return to_bytes(pixels)

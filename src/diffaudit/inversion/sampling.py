@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffaudit.eight_bit import to_bytes
 from diffaudit.inversion.attacker import Attacker
 from diffaudit.inversion.generator import Generator
 from diffaudit.inversion.guidance import ClassifierGuidance
@@ -58,7 +59,7 @@ def sample(
             guidance_scale=plan.guidance_scale,
             guide=_guide(attacker, plan, labels[part]),
         )
-        parts.append((attacker.prior.decode(clean).clamp(0, 1) * 255).round().byte())
+        parts.append(to_bytes(attacker.prior.decode(clean)))
         if on_batch is not None:
             on_batch(min(start + plan.batch, len(rows)), len(rows))
     images = torch.cat(parts)

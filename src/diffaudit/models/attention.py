@@ -154,4 +154,17 @@ def _attentions(unet: Any) -> Iterator[tuple[AttentionLayer, Any]]:
             continue
         if any(getattr(module, part, None) is not None for part in ("add_k_proj", "group_norm", "spatial_norm")):
             continue
-        yield AttentionLayer(name, place, "cross" if module.is_cross_attention else "self"), module
+        kind: Literal["cross", "self"] = "cross" if module.is_cross_attention else "self"
+        yield AttentionLayer(name, place, kind, _level(unet, name, place)), module
+
+
+def _level(unet: Any, name: str, place: Literal["down", "mid", "up"]) -> int:
+    """Halvings of the latent's side at a layer: every block on the way down but the last ends in one."""
+    last = len(unet.config.down_block_types) - 1
+    match place:
+        case "down":
+            return int(name.split(".")[1])
+        case "mid":
+            return last
+        case "up":
+            return last - int(name.split(".")[1])

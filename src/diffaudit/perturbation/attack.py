@@ -6,16 +6,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffaudit.attention import AttentionLayer, AttentionView
+from diffaudit.attention import AttentionBranch, AttentionLayer, AttentionView
 from diffaudit.candidate import Candidate
+from diffaudit.eight_bit import to_bytes
 from diffaudit.errors import NotFinite
-from diffaudit.models.perceptual import perceptual_distance
 from diffaudit.objective import Objective
+from diffaudit.perturbation.best import Best
 from diffaudit.perturbation.ensemble import EnsembleRule, Look, image_gradients
 from diffaudit.perturbation.mask import blend
 from diffaudit.perturbation.movers import Mover
-from diffaudit.perturbation.plans import BudgetPlan, PathPlan, RecordingPlan, ViewPlan
-from diffaudit.perturbation.rendering import RawMaps, branch_of, kept_heads, render
+from diffaudit.perturbation.plans import Plans, ViewPlan
+from diffaudit.perturbation.rendering import RawMaps, TokenMasks, branch_of, kept_heads, render
 from diffaudit.perturbation.scene import Perturber, Scene
 from diffaudit.perturbation.steps import pull_back
 from diffaudit.perturbation.transforms import View, draw_views, due
@@ -87,10 +88,7 @@ def attack(
     drive: Drive,
     objective: Objective | None,
     mover: Mover,
-    path: PathPlan,
-    recording: RecordingPlan,
-    views: ViewPlan,
-    budget: BudgetPlan,
+    plans: Plans,
     *,
     goal: Tensor | None,
     numbers: Sequence[int],
@@ -107,8 +105,9 @@ def attack(
     Raises:
         NotFinite: a gradient that is not finite; the best iterates so far are lost, those of other batches are not.
     """
+    recording, budget = plans.recording, plans.budget
     latents = scene.latents.clone()
-    best = _Best(scene, budget)
+    best = Best(perturber.perceptual, scene, plans.budget)
     moving = torch.ones(len(latents), dtype=torch.bool)
     taken = torch.zeros(len(latents), dtype=torch.long)
     heads = torch.Generator()
@@ -122,21 +121,21 @@ def attack(
                 acting,
                 scene.condition,
                 scene.nulls,
-                path,
-                () if last else scene.layers,
+                plans.path,
+                () if last else recording.layers,
                 window=recording.window,
             )
         logits, margins = _seen(perturber, rendered.image, scene.labels, goal)
-        best.offer(perturber, rendered.image, acting, margins, moving)
+        best.offer(rendered.image, acting, margins, moving)
         moving = moving & ~best.reached
         if last or not bool(moving.any()):
             break
-        drawn = _views(rendered.image, views, numbers, seed, number)
+        drawn = _views(rendered.image, plans.views, numbers, seed, number)
         gradient = _pulled(perturber, drive, rendered.image, latents, drawn, number)
         parts: dict[str, Tensor] = {}
         if objective is not None:
             kept = kept_heads(rendered.steps, recording.keep_heads, heads.manual_seed(seed * 1_000_003 + number))
-            view = _view(scene, rendered.steps, kept)
+            view = _view(scene, rendered.steps, kept, recording.head_weights)
             candidate = Candidate(
                 image=rendered.image,
                 source=scene.rebuilt,
@@ -181,16 +180,24 @@ def _pulled(
 @torch.no_grad()
 def _seen(perturber: Perturber, image: Tensor, labels: Tensor, goal: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mean logits ``(B, C)`` and margins ``(M, B)`` of the picture as it would be judged, in 8 bits."""
-    judged = _bytes(image).float() / 255
+    judged = to_bytes(image).float() / 255
     logits = torch.stack([model.logits(judged) for model in perturber.surrogates.values()])
     return logits.mean(0), torch.stack([fooling(some, labels, goal) for some in logits])
 
 
-def _view(scene: Scene, steps: Sequence[RawMaps], kept: Mapping[AttentionLayer, Tensor]) -> AttentionView:
+def _view(
+    scene: Scene,
+    steps: Sequence[RawMaps],
+    kept: Mapping[AttentionLayer, Tensor],
+    weights: Sequence[float] | None,
+) -> AttentionView:
+    def read(maps: Sequence[RawMaps], tokens: TokenMasks | None) -> AttentionBranch:
+        return branch_of(maps, tokens, kept, weights=weights)
+
     return AttentionView(
-        perturbed=branch_of(steps, scene.own_tokens, kept),
-        clean=branch_of(scene.clean, scene.own_tokens, kept),
-        distractor=None if scene.rival is None else branch_of(scene.rival, scene.swapped_tokens, kept),
+        perturbed=read(steps, scene.own_tokens),
+        clean=read(scene.clean, scene.own_tokens),
+        distractor=None if scene.rival is None else read(scene.rival, scene.swapped_tokens),
     )
 
 
@@ -224,42 +231,3 @@ def _within(latents: Tensor, start: Tensor, radius: float | None) -> Tensor:
     change = latents - start
     size = change.square().flatten(1).mean(1).sqrt().clamp(min=torch.finfo(change.dtype).tiny)
     return start + change * (radius / size).clamp(max=1)[:, None, None, None]
-
-
-def _bytes(image: Tensor) -> Tensor:
-    return (image.detach().clamp(0, 1) * 255).round().byte()
-
-
-class _Best:
-    """The best iterate of every picture so far."""
-
-    def __init__(self, scene: Scene, budget: BudgetPlan) -> None:
-        count = len(scene.images)
-        self._pictures = scene.images
-        self._cap = torch.inf if budget.perceptual is None else budget.perceptual
-        self._enough = torch.inf if budget.stop_margin is None else budget.stop_margin
-        self.images = _bytes(scene.rebuilt)
-        self.latents = scene.latents
-        self.margin = torch.full((count,), -torch.inf)
-        self.distance = torch.full((count,), torch.inf)
-        self._inside = torch.zeros(count, dtype=torch.bool)
-
-    @property
-    def reached(self) -> Tensor:
-        """``(B,)`` whether the margin is enough, in a picture within the perceptual bound."""
-        return self._inside & (self.margin >= self._enough)
-
-    @torch.no_grad()
-    def offer(self, perturber: Perturber, image: Tensor, latents: Tensor, margins: Tensor, moving: Tensor) -> None:
-        """Takes the iterate of each picture that is better than what is kept."""
-        judged = _bytes(image)
-        distance = perceptual_distance(perturber.perceptual, judged.float() / 255, self._pictures)
-        margin, inside = margins.min(0).values, distance <= self._cap
-        capped, before = margin.clamp(max=self._enough), self.margin.clamp(max=self._enough)
-        better = (capped > before) | ((capped == before) & (distance < self.distance))
-        better = moving & ((inside & ~self._inside) | ((inside == self._inside) & better))
-        self.images = torch.where(better[:, None, None, None], judged, self.images)
-        self.latents = torch.where(better[:, None, None, None], latents, self.latents)
-        self.margin = torch.where(better, margin, self.margin)
-        self.distance = torch.where(better, distance, self.distance)
-        self._inside = torch.where(better, inside, self._inside)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Place = Literal["down", "mid", "up"]
+from diffaudit.attention import AttentionLayer
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,21 @@ class PathPlan:
 
 @dataclass(frozen=True)
 class RecordingPlan:
-    """Which attention is recorded: cross, self or both, of these places, at steps inside the window of progress."""
+    """Which attention is recorded: that of these layers, at steps inside the window of progress.
 
-    cross: bool
-    self_attention: bool
-    places: tuple[Place, ...]
-    window: tuple[float, float]
-    keep_heads: float
+    Attributes:
+        layers: of the prior's UNet.
+        window: first and last progress.
+        keep_heads: share of the heads of cross-attention that an iteration reads, drawn at random; 1: all.
+        head_weights: what each head of cross-attention counts; None: once each.
+        with_rival: whether the clean way is also looked at under the prompt with both names exchanged.
+    """
+
+    layers: tuple[AttentionLayer, ...] = ()
+    window: tuple[float, float] = (0.0, 1.0)
+    keep_heads: float = 1.0
+    head_weights: tuple[float, ...] | None = None
+    with_rival: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,3 +67,14 @@ class BudgetPlan:
     radius: float | None
     perceptual: float | None
     stop_margin: float | None
+
+
+@dataclass(frozen=True)
+class Plans:
+    """All that a perturbation is asked to do."""
+
+    path: PathPlan
+    recording: RecordingPlan
+    views: ViewPlan
+    step: StepPlan
+    budget: BudgetPlan

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from diffaudit.attention import AttentionBranch, AttentionLayer
-from diffaudit.models.attention import attention_layers, in_window, recorded_attention
+from diffaudit.models.attention import in_window, recorded_attention
 from diffaudit.models.conditioning import Condition
 from diffaudit.models.prior import DiffusionPrior
 from diffaudit.perturbation.latents import way_back
-from diffaudit.perturbation.plans import PathPlan, RecordingPlan
+from diffaudit.perturbation.plans import PathPlan
 from diffaudit.terms import draw_heads, head_mean
 
 RawMaps = Mapping[AttentionLayer, Tensor]
@@ -28,12 +28,6 @@ class Rendered:
 
     image: Tensor
     steps: tuple[RawMaps, ...]
-
-
-def recorded_layers(prior: DiffusionPrior, plan: RecordingPlan) -> tuple[AttentionLayer, ...]:
-    """The layers of the prior's UNet that the plan asks for."""
-    kinds = {"cross": plan.cross, "self": plan.self_attention}
-    return tuple(layer for layer in attention_layers(prior.unet) if kinds[layer.kind] and layer.place in plan.places)
 
 
 def kept_heads(steps: Sequence[RawMaps], keep: float, generator: torch.Generator) -> dict[AttentionLayer, Tensor]:
@@ -73,16 +67,20 @@ def render(
 
 
 def branch_of(
-    steps: Sequence[RawMaps], tokens: TokenMasks | None, kept: Mapping[AttentionLayer, Tensor] | None = None
+    steps: Sequence[RawMaps],
+    tokens: TokenMasks | None,
+    kept: Mapping[AttentionLayer, Tensor] | None = None,
+    *,
+    weights: Sequence[float] | None = None,
 ) -> AttentionBranch:
-    """Recorded maps as terms read them, cross-attention averaged over the heads ``kept`` (None: all).
+    """Recorded maps as terms read them, cross-attention averaged over the heads ``kept`` (None: all) by ``weights``.
 
     Without ``tokens`` no label has any: self-attention can be read all the same.
     """
     label, rival = tokens or (torch.zeros(0, 0, dtype=torch.bool), None)
     read = [
         {
-            layer: head_mean(found, kept=(kept or {}).get(layer)) if layer.kind == "cross" else found
+            layer: head_mean(found, weights, (kept or {}).get(layer)) if layer.kind == "cross" else found
             for layer, found in step.items()
         }
         for step in steps

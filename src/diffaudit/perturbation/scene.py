@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from diffaudit.attention import AttentionBranch, AttentionLayer
+from diffaudit.attention import AttentionBranch
 from diffaudit.errors import InvalidSetting
 from diffaudit.models.classifier import Classifier
 from diffaudit.models.conditioning import Condition
@@ -19,7 +19,7 @@ from diffaudit.perturbation.latents import inverted
 from diffaudit.perturbation.mask import attention_mask, grad_cam
 from diffaudit.perturbation.null_text import null_conditions
 from diffaudit.perturbation.plans import PathPlan, RecordingPlan
-from diffaudit.perturbation.rendering import RawMaps, TokenMasks, branch_of, recorded_layers, render
+from diffaudit.perturbation.rendering import RawMaps, TokenMasks, branch_of, render
 from diffaudit.terms import label_map
 
 
@@ -48,7 +48,6 @@ class Scene:
         nulls: the null condition of each step on the way back, None without guidance.
         latents: ``(B, c, h, w)`` where the way back begins.
         rebuilt: ``(B, 3, H, W)`` in [0, 1]: what the way back returns to without a perturbation.
-        layers: whose attention is recorded.
         clean: the attention on that way, before heads are averaged.
         rival: the same under the prompt with both names exchanged; None where no term asks.
         own_tokens: ``(B, T)`` boolean masks of the label's tokens and, if any, the distractor's, in the prompt; None
@@ -64,7 +63,6 @@ class Scene:
     nulls: tuple[Condition | None, ...]
     latents: Tensor
     rebuilt: Tensor
-    layers: tuple[AttentionLayer, ...]
     clean: tuple[RawMaps, ...]
     rival: tuple[RawMaps, ...] | None
     own_tokens: TokenMasks | None
@@ -79,7 +77,6 @@ def prepared(
     path: PathPlan,
     recording: RecordingPlan,
     *,
-    with_rival: bool,
     mask: Literal["none", "attention", "grad_cam"] = "none",
     threshold: float | None = None,
 ) -> Scene:
@@ -96,16 +93,16 @@ def prepared(
         embeddings = None if perturber.encoder is None else perturber.encoder(images)
         condition = prior.condition(embeddings, len(images), words.prompts)
         trajectory = inverted(prior, prior.encode(images), condition, steps=path.steps, start=path.start)
-        layers = recorded_layers(prior, recording)
     nulls = _nulls(prior, trajectory, condition, path)
     with torch.no_grad():
-        clean = render(prior, trajectory[-1], condition, nulls, path, layers, window=recording.window)
+        clean = render(prior, trajectory[-1], condition, nulls, path, recording.layers, window=recording.window)
         rival = None
-        if with_rival:
+        if recording.with_rival:
             swapped = prior.condition(embeddings, len(images), words.swapped)
-            rival = render(prior, trajectory[-1], swapped, nulls, path, layers, window=recording.window).steps
-    reads_words = any(layer.kind == "cross" for layer in layers) or mask == "attention"
+            rival = render(prior, trajectory[-1], swapped, nulls, path, recording.layers, window=recording.window).steps
+    reads_words = any(layer.kind == "cross" for layer in recording.layers) or mask == "attention"
     own = words.masks(condition.tokens.shape[1]) if reads_words else None
+    seen = branch_of(clean.steps, own, weights=recording.head_weights)
     side = trajectory[-1].shape[-1]
     return Scene(
         images=images,
@@ -115,12 +112,11 @@ def prepared(
         nulls=nulls,
         latents=trajectory[-1],
         rebuilt=clean.image.clamp(0, 1),
-        layers=layers,
         clean=clean.steps,
         rival=rival,
         own_tokens=own,
-        swapped_tokens=words.swapped_masks(condition.tokens.shape[1]) if with_rival else None,
-        mask=_mask(perturber, images, labels, branch_of(clean.steps, own), mask, side, threshold),
+        swapped_tokens=words.swapped_masks(condition.tokens.shape[1]) if recording.with_rival else None,
+        mask=_mask(perturber, images, labels, seen, mask, side, threshold),
     )
 
 

@@ -18,7 +18,7 @@ from diffaudit.settings.attack import (
 from diffaudit.settings.base import Section
 from diffaudit.settings.inversion import Classes, InversionSettings
 from diffaudit.settings.judging import JudgeModel, Judging, NearestMean
-from diffaudit.settings.latents import Attention, LatentPath, Mask, NullText, Prompts
+from diffaudit.settings.latents import Attention, LatentPath, Layers, Mask, NullText, Prompts
 from diffaudit.settings.loading import (
     AuditSettings,
     Kind,
@@ -146,6 +146,7 @@ __all__ = [
     "LabelEmbedding",
     "LabelledPictures",
     "LatentPath",
+    "Layers",
     "LogitMarginTerm",
     "Lora",
     "LowPassLight",

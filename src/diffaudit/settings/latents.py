@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from diffaudit.settings.base import Count, Positive, Rate, Real, Section, Share
+from diffaudit.settings.base import Count, Positive, Rate, Real, Section, Share, Weight
 from diffaudit.settings.models import BundledModel, NetworkModel
 
 
@@ -53,17 +53,38 @@ class Prompts(Section):
 
 
 class Attention(Section):
-    """Which attention is recorded: of these parts of the UNet, at steps whose progress lies in the window."""
+    """At which steps attention is recorded, and which heads of cross-attention are read; terms name their layers."""
 
     window: Annotated[list[Annotated[Real, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)] = [0.5, 0.9]
-    places: Annotated[list[Literal["down", "mid", "up"]], Field(min_length=1)] = ["mid", "up"]
+    """Of the progress from noise to picture."""
     keep_heads: Share = 0.9
     """Share of the heads that each iteration reads, drawn at random; 1: all."""
+    head_weights: Annotated[list[Rate], Field(min_length=1)] | None = None
+    """What each head counts; null: once each."""
 
     @model_validator(mode="after")
     def _window_rises(self) -> Self:
         if self.window[0] > self.window[1]:
             raise ValueError(f"`window` should be two numbers, the smaller one first. Found {self.window}.")
+        return self
+
+
+class Layers(Section):
+    """Which attention layers are read, and how much each one on the way down, in the middle and on the way up counts.
+
+    Attributes:
+        levels: only those where the latent's side is halved so often; null: all.
+    """
+
+    down: Weight = 0.0
+    mid: Weight = 1.0
+    up: Weight = 1.0
+    levels: Annotated[list[Count], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _something_is_read(self) -> Self:
+        if not self.down + self.mid + self.up:
+            raise ValueError("one of `down`, `mid` and `up` should be above 0. Found 0 for each.")
         return self
 
 
@@ -73,3 +94,5 @@ class Mask(Section):
     kind: Literal["none", "attention", "grad_cam"] = "none"
     threshold: Share | None = None
     """Null: soft."""
+    layers: Layers = Layers()
+    """Whose attention is the mask, where it is."""

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from diffaudit.settings.base import Positive, Section, Share, Weight
+from diffaudit.settings.latents import Layers
 
 
 class Ramp(Section):
@@ -66,6 +67,7 @@ class VarianceTerm(PerturbationTerm):
 
     kind: Literal["variance"] = "variance"
     weight: Ramped = 1.0
+    layers: Layers = Layers()
     joint: bool = False
     side: Positive = 8
 
@@ -75,6 +77,7 @@ class EntropyTerm(PerturbationTerm):
 
     kind: Literal["entropy"] = "entropy"
     weight: Ramped = 0.2
+    layers: Layers = Layers()
     side: Positive = 8
 
 
@@ -83,6 +86,7 @@ class ContrastTerm(PerturbationTerm):
 
     kind: Literal["contrast"] = "contrast"
     weight: Ramped = 0.35
+    layers: Layers = Layers()
     margin: Weight = 0.2
 
 
@@ -91,6 +95,7 @@ class ReplaceTerm(PerturbationTerm):
 
     kind: Literal["replace"] = "replace"
     weight: Ramped = 0.35
+    layers: Layers = Layers()
     norm: Literal["l1", "l2"] = "l1"
 
 
@@ -99,6 +104,7 @@ class DriftTerm(PerturbationTerm):
 
     kind: Literal["drift"] = "drift"
     weight: Ramped = 0.05
+    layers: Layers = Layers()
 
 
 class SelfAttentionTerm(PerturbationTerm):
@@ -106,6 +112,7 @@ class SelfAttentionTerm(PerturbationTerm):
 
     kind: Literal["self_attention"] = "self_attention"
     weight: Ramped = 0.5
+    layers: Layers = Layers()
     divergence: Literal["mse", "kl", "js"] = "mse"
 
 

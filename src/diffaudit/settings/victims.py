@@ -5,15 +5,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from diffaudit.settings.base import Positive, Section, Seed
+from diffaudit.settings.base import Count, Positive, Section, Seed
 
 
 class WordedFaces(Section):
-    """Procedural faces of nobody in the training sets, labelled by the words for their hair."""
+    """Procedural faces of nobody in the training sets, labelled by the words for their hair.
+
+    Attributes:
+        seed: of the order in which people are drawn.
+        skip: so many of them are left out: the faces of a tuning, for one.
+    """
 
     kind: Literal["faces"] = "faces"
     count: Positive = 40
     seed: Seed = 0
+    skip: Count = 0
 
 
 class LabelledPictures(Section):

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from diffaudit.eight_bit import to_bytes
 from diffaudit.perturbation.plans import PathPlan, RecordingPlan
 from diffaudit.perturbation.rendering import RawMaps, branch_of, render
 from diffaudit.perturbation.scene import Perturber, Scene
@@ -26,7 +27,7 @@ def attention_of_labels(
     if scene.own_tokens is None:
         return None
     after = render(
-        perturber.prior, latents, scene.condition, scene.nulls, path, scene.layers, window=recording.window
+        perturber.prior, latents, scene.condition, scene.nulls, path, recording.layers, window=recording.window
     ).steps
     one, other = _mean_map(scene, scene.clean), _mean_map(scene, after)
     most = torch.maximum(one.amax((1, 2)), other.amax((1, 2))).clamp(min=1e-12)[:, None, None]
@@ -48,5 +49,5 @@ def save_attention(path: Path, picture: Tensor, attention: Tensor) -> None:
     heat = torch.from_numpy(matplotlib.colormaps["inferno"](grown[0, 0].numpy())[..., :3]).permute(2, 0, 1)
     mixed = (1 - OPACITY) * picture + OPACITY * heat
     partial = path.with_suffix(".partial")
-    Image.fromarray((mixed * 255).round().byte().permute(1, 2, 0).contiguous().numpy()).save(partial, format="PNG")
+    Image.fromarray(to_bytes(mixed).permute(1, 2, 0).contiguous().numpy()).save(partial, format="PNG")
     partial.replace(path)

@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 from diffaudit import build
+from diffaudit.eight_bit import to_bytes
 from diffaudit.events import Event
 from diffaudit.judging.perturbed import Perturbed
 from diffaudit.perturbation.attack import Iteration, attack
 from diffaudit.perturbation.movers import mover_of
+from diffaudit.perturbation.plans import Plans
 from diffaudit.perturbation.references import Reference, reference_examples
 from diffaudit.perturbation.scene import Perturber, Scene, prepared
 from diffaudit.records import RunFolder, read_perturbation_records, write_atomically, write_json
-from diffaudit.settings import PerturbationSettings, ReplaceTerm
+from diffaudit.settings import PerturbationSettings
 from diffaudit.study.attention_pictures import attention_of_labels, save_attention
 from diffaudit.study.checkpoints import load_tensors, save_tensors
 from diffaudit.study.manifest import begin_manifest, claim, finish_manifest
@@ -61,10 +63,11 @@ def run_perturbation(
             run.watch(Event("load", 0, 0, {}))
             pictures = build.victims(settings.images)
             perturber = build.build_perturber(settings, pictures.classes)
+            plans = build.build_plans(settings, perturber)
             # Built now, for it may be refused; the attack gets nothing of it.
             judge = build.build_perturbation_judge(settings, perturber)
         save_pictures(run.folder.images / "clean", pictures.images)
-        done = _perturbed(run, perturber, pictures)
+        done = _perturbed(run, perturber, plans, pictures)
         rows = [_row(run, pictures, done), *_references(run, perturber, pictures, done.goals)]
         with run.timed("judge"):
             run.watch(Event("judge", 0, 0, {}))
@@ -86,7 +89,7 @@ def run_perturbation(
     return folder
 
 
-def _perturbed(run: PerturbationRun, perturber: Perturber, pictures: build.LabelledImages) -> _Done:
+def _perturbed(run: PerturbationRun, perturber: Perturber, plans: Plans, pictures: build.LabelledImages) -> _Done:
     """Every batch perturbed or, where an earlier try did so already, read back."""
     batches = torch.arange(len(pictures)).split(run.settings.batch)
     parts = []
@@ -95,7 +98,7 @@ def _perturbed(run: PerturbationRun, perturber: Perturber, pictures: build.Label
         kept = load_tensors(path)
         if kept is None:
             with run.timed("attack"):
-                kept = _batch(run, perturber, pictures, rows)
+                kept = _batch(run, perturber, plans, pictures, rows)
             save_tensors(path, kept)
         parts.append(kept)
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -103,19 +106,16 @@ def _perturbed(run: PerturbationRun, perturber: Perturber, pictures: build.Label
 
 
 def _batch(
-    run: PerturbationRun, perturber: Perturber, pictures: build.LabelledImages, rows: Tensor
+    run: PerturbationRun, perturber: Perturber, plans: Plans, pictures: build.LabelledImages, rows: Tensor
 ) -> dict[str, Tensor]:
     """The best iterates of one batch, and pictures of what the prior attended to before and after."""
     settings = run.settings
-    path, recording = build.build_paths(settings)
-    views, step, budget = build.build_step_plans(settings)
     scene = prepared(
         perturber,
         pictures.images[rows].float() / 255,
         pictures.labels[rows],
-        path,
-        recording,
-        with_rival=any(isinstance(term, ReplaceTerm) for term in settings.terms),
+        plans.path,
+        plans.recording,
         mask=settings.mask.kind,
         threshold=settings.mask.threshold,
     )
@@ -128,8 +128,8 @@ def _batch(
         run.watch(
             Event(
                 "perturb",
-                before * budget.iterations + (iteration.number + 1) * len(rows),
-                len(pictures) * budget.iterations,
+                before * plans.budget.iterations + (iteration.number + 1) * len(rows),
+                len(pictures) * plans.budget.iterations,
                 parts | {"fooled": fooled},
             )
         )
@@ -138,22 +138,18 @@ def _batch(
         perturber,
         scene,
         build.build_drive(settings, perturber, scene),
-        build.build_terms(settings, perturber.perceptual, len(rows)),
-        mover_of(step),
-        path,
-        recording,
-        views,
-        budget,
+        build.build_terms(settings, perturber, len(rows)),
+        mover_of(plans.step),
+        plans,
         goal=goal,
         numbers=rows.tolist(),
         seed=settings.seed,
         on_iteration=note,
     )
-    seen = attention_of_labels(perturber, scene, found.latents, path, recording)
+    seen = attention_of_labels(perturber, scene, found.latents, plans.path, plans.recording)
     if seen is not None:
         _save_attention(run, scene, found.images, seen, rows)
-    rebuilt = (scene.rebuilt * 255).round().byte()
-    kept = {"images": found.images, "rebuilt": rebuilt, "iterations": found.iterations}
+    kept = {"images": found.images, "rebuilt": to_bytes(scene.rebuilt), "iterations": found.iterations}
     return kept if goal is None else kept | {"goals": goal}
 
 

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
+from diffaudit.eight_bit import to_bytes
 from diffaudit.errors import InvalidSetting
 from diffaudit.models.autoencoder import UnshuffleAutoencoder
 from diffaudit.models.conditioning import Condition, IdentityProjector, TextConditioner
@@ -187,4 +188,4 @@ def drawn_pictures(
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
     condition, null = (prior.condition(identity, len(latents)) for identity in (embeddings, None))
     drawn = ddim(prior, latents, noise, condition, null, steps=steps, strength=strength, guidance_scale=guidance_scale)
-    return (prior.decode(drawn).clamp(0, 1) * 255).round().byte()
+    return to_bytes(prior.decode(drawn))

@@ -1,0 +1,45 @@
+"""The best iterate of every picture: the most fooling one, and of those that fool enough the nearest."""
+
+import torch
+from torch import Tensor
+
+from diffaudit.eight_bit import to_bytes
+from diffaudit.models.perceptual import PerceptualFeatures, perceptual_distance
+from diffaudit.perturbation.plans import BudgetPlan
+from diffaudit.perturbation.scene import Scene
+
+
+class Best:
+    """The best iterate of every picture of a scene so far; before the first, what the way back returned to."""
+
+    def __init__(self, perceptual: PerceptualFeatures, scene: Scene, budget: BudgetPlan) -> None:
+        count = len(scene.images)
+        self._perceptual = perceptual
+        self._pictures = scene.images
+        self._cap = torch.inf if budget.perceptual is None else budget.perceptual
+        self._enough = torch.inf if budget.stop_margin is None else budget.stop_margin
+        self.images = to_bytes(scene.rebuilt)
+        self.latents = scene.latents
+        self.margin = torch.full((count,), -torch.inf)
+        self.distance = torch.full((count,), torch.inf)
+        self._inside = torch.zeros(count, dtype=torch.bool)
+
+    @property
+    def reached(self) -> Tensor:
+        """``(B,)`` whether the margin is enough, in a picture within the perceptual bound."""
+        return self._inside & (self.margin >= self._enough)
+
+    @torch.no_grad()
+    def offer(self, image: Tensor, latents: Tensor, margins: Tensor, moving: Tensor) -> None:
+        """Takes the iterate of each picture that is better than what is kept."""
+        judged = to_bytes(image)
+        distance = perceptual_distance(self._perceptual, judged.float() / 255, self._pictures)
+        margin, inside = margins.min(0).values, distance <= self._cap
+        capped, before = margin.clamp(max=self._enough), self.margin.clamp(max=self._enough)
+        better = (capped > before) | ((capped == before) & (distance < self.distance))
+        better = moving & ((inside & ~self._inside) | ((inside == self._inside) & better))
+        self.images = torch.where(better[:, None, None, None], judged, self.images)
+        self.latents = torch.where(better[:, None, None, None], latents, self.latents)
+        self.margin = torch.where(better, margin, self.margin)
+        self.distance = torch.where(better, distance, self.distance)
+        self._inside = torch.where(better, inside, self._inside)
