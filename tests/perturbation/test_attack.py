@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from diffaudit.candidate import Candidate
+from diffaudit.eight_bit import to_bytes
 from diffaudit.errors import NotFinite
 from diffaudit.models.attention import attention_layers
 from diffaudit.models.classifier import Classifier
@@ -376,10 +377,31 @@ def test_a_margin_beyond_the_perceptual_bound_is_not_reached(toy_prior: MakePrio
     looks = [
         [(9, 120), (6, 100), (9, 0)],
         [(-2, 90), (9, 200), (3, 80)],
-        [(9, 190), (9, 180), (3, 170)],  # never within: margin up to 4.5, and then distance
+        [(9, 190), (3, 170), (9, 180)],  # never within: the nearest
     ]
     found = scripted(toy_prior, (7, 220), looks, perceptual=red_apart(100), stop_margin=4.5)
-    assert found == [(6, 100, 2), (3, 80, 3), (9, 180, 3)]
+    assert found == [(6, 100, 2), (3, 80, 3), (3, 170, 3)]
+
+
+# What is lost on the way ----------------------------------------------------------------------------------------------
+
+
+def test_what_the_way_loses_is_added_back(toy_prior: MakePrior) -> None:
+    """An unmoved latent gives the picture itself; a moved one the picture and the change of what is rendered."""
+    prior = toy_prior(wave)
+    perturber = perturber_of(prior, [linear(1), linear(2)])
+    images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(3)) * 0.5 + 0.25
+    path = replace(PATH, residual=True)
+    scene = prepared(perturber, images, LABELS, path, NOTHING)
+    assert (scene.rebuilt - images).abs().max() > 0.02  # there is something to add
+    still = attacked((perturber, scene), path=path, drive=margin_drive(scene, weight=lambda _: 0.0))
+    assert torch.equal(still.images, to_bytes(images))
+    moved = attacked((perturber, scene), path=path)
+    before, after = (
+        render(prior, latents, scene.condition, scene.nulls, path).image for latents in (scene.latents, moved.latents)
+    )
+    assert (after - before).abs().max() > 0.05
+    assert (moved.images.int() - to_bytes(images + after - before).int()).abs().max() <= 1
 
 
 # Ensembles ------------------------------------------------------------------------------------------------------------

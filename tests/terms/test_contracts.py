@@ -125,6 +125,7 @@ CASES = [
     Case(lambda: SelfAttention(divergence="kl", layers={PLACES: 2.0}), SELF),
     Case(lambda: SelfAttention(divergence="js"), SELF),
     Case(Frequency, ("image",)),
+    Case(partial(Frequency, detail="wavelet"), ("image",)),
     Case(PixelDistance, ("image",)),
 ]
 BATCH_CASES = [Case(Diversity, ("embedding",))]

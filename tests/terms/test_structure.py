@@ -9,7 +9,7 @@ from scipy.stats import entropy
 from diffaudit.attention import AttentionBranch, AttentionLayer, AttentionView
 from diffaudit.candidate import Candidate
 from diffaudit.errors import InvalidSetting
-from diffaudit.terms import Frequency, SelfAttention, frequency_distance, self_attention_distance
+from diffaudit.terms import SelfAttention, self_attention_distance
 
 FINE, COARSE = (AttentionLayer(f"up_blocks.{number}.attn1", "up", "self") for number in (1, 0))
 
@@ -61,30 +61,8 @@ def test_term_is_the_weighted_sum_over_layers_and_the_mean_over_steps() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_frequency_by_hand() -> None:
-    image = torch.zeros(1, 3, 7, 7)
-    dot = image.clone()
-    dot[0, :, 3, 3] = 1.0
-    # The kernel of 3 x 3 ones with -8 in the middle, over 16: |-8| + 8 in all.
-    torch.testing.assert_close(frequency_distance(dot, image), torch.tensor([1 / 49]))
-    mask = torch.zeros(1, 1, 7, 7)
-    mask[..., 3, 3] = 0.5
-    torch.testing.assert_close(frequency_distance(dot, image, mask), torch.tensor([0.5]))
-    assert frequency_distance(image + 0.3, image).item() == pytest.approx(0, abs=1e-7)
-
-
-def test_frequency_of_a_candidate_with_a_coarser_mask() -> None:
-    image, source, mask = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8), torch.rand(2, 1, 4, 4)
-    logits, target = torch.zeros(2, 2), torch.zeros(2, dtype=torch.long)
-    candidate = Candidate(image=image, source=source, target=target, logits=logits, mask=mask)
-    assert torch.equal(Frequency()(candidate), frequency_distance(image, source, mask))
-
-
 def test_refusals() -> None:
     with pytest.raises(InvalidSetting, match="`divergence` should be one of mse, kl, js"):
         SelfAttention(divergence="l1")  # type: ignore[arg-type]
     with pytest.raises(InvalidSetting, match="`after` should have one row per image"):
         self_attention_distance(torch.ones(1, 2), torch.ones(1, 3))
-    image = torch.zeros(2, 3, 4, 4)
-    with pytest.raises(InvalidSetting, match="`mask` should be one plane per image"):
-        frequency_distance(image, image, image)

@@ -54,6 +54,7 @@ def build_plans(settings: s.PerturbationSettings, perturber: Perturber) -> Plans
         way.guidance_scale,
         null_steps=None if null is None else null.inner_steps,
         null_rate=0.0 if null is None else null.rate,
+        residual=way.residual,
     )
     views = settings.transformations.model_dump() | {"scale": tuple(settings.transformations.scale)}
     return Plans(
@@ -125,8 +126,8 @@ def _rule(
             return Improvement(tau=setting.tau)
         case "adaea":
             models = [model.logits for model in perturber.surrogates.values()]
-            gradients, _ = image_gradients(models, scene.rebuilt, loss)
-            crossed = crossed_losses(models, scene.rebuilt, gradients, _raised(scene, goal))
+            gradients, _ = image_gradients(models, scene.unperturbed, loss)
+            crossed = crossed_losses(models, scene.unperturbed, gradients, _raised(scene, goal))
             return AdaEA(crossed, as_published=setting.as_published)
         case _:
             assert_never(setting.kind)

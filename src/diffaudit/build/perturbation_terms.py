@@ -108,7 +108,7 @@ def _term(setting: s.AnyPerturbationTerm, perturber: Perturber) -> Term:
         case s.SelfAttentionTerm():
             return SelfAttention(divergence=setting.divergence, layers=places(setting.layers))
         case s.FrequencyTerm():
-            return Frequency()
+            return Frequency(detail=setting.detail)
         case s.DistanceTerm():
             return HierarchicalPerceptual(perturber.perceptual)
         case s.PixelTerm():

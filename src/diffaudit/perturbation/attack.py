@@ -98,9 +98,10 @@ def attack(
     """Perturbs every picture of ``scene`` in its latent and returns the best iterate of each.
 
     An iterate is better the more it fools the surrogate it fools least, up to ``budget.stop_margin``, and then the
-    nearer it is to the picture; one beyond ``budget.perceptual`` is worse than any within. A picture whose margin is
-    reached within it moves no more. No picture's way depends on the others: gradients are sums over the batch, ensemble
-    weights are per image, and random views are drawn by the ``numbers (B,)`` of the pictures, ``seed`` and iteration.
+    nearer it is to the picture; one beyond ``budget.perceptual`` is worse than any within, and the nearest of those is
+    kept where none is. A picture whose margin is reached within it moves no more. No picture's way depends on the
+    others: gradients are sums over the batch, ensemble weights are per image, and random views are drawn by the
+    ``numbers (B,)`` of the pictures, ``seed`` and iteration.
 
     Raises:
         NotFinite: a gradient that is not finite; the best iterates so far are lost, those of other batches are not.
@@ -125,20 +126,21 @@ def attack(
                 () if last else recording.layers,
                 window=recording.window,
             )
-        logits, margins = _seen(perturber, rendered.image, scene.labels, goal)
-        best.offer(rendered.image, acting, margins, moving)
+        image = rendered.image if scene.residual is None else rendered.image + scene.residual
+        logits, margins = _seen(perturber, image, scene.labels, goal)
+        best.offer(image, acting, margins, moving)
         moving = moving & ~best.reached
         if last or not bool(moving.any()):
             break
-        drawn = _views(rendered.image, plans.views, numbers, seed, number)
-        gradient = _pulled(perturber, drive, rendered.image, latents, drawn, number)
+        drawn = _views(image, plans.views, numbers, seed, number)
+        gradient = _pulled(perturber, drive, image, latents, drawn, number)
         parts: dict[str, Tensor] = {}
         if objective is not None:
             kept = kept_heads(rendered.steps, recording.keep_heads, heads.manual_seed(seed * 1_000_003 + number))
             view = _view(scene, rendered.steps, kept, recording.head_weights)
             candidate = Candidate(
-                image=rendered.image,
-                source=scene.rebuilt,
+                image=image,
+                source=scene.unperturbed,
                 target=scene.labels,
                 logits=logits,
                 attention=view,

@@ -1,4 +1,4 @@
-"""The best iterate of every picture: the most fooling one, and of those that fool enough the nearest."""
+"""The best iterate of every picture: the most fooling one within the bound, of those that fool enough the nearest."""
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ class Best:
         self._pictures = scene.images
         self._cap = torch.inf if budget.perceptual is None else budget.perceptual
         self._enough = torch.inf if budget.stop_margin is None else budget.stop_margin
-        self.images = to_bytes(scene.rebuilt)
+        self.images = to_bytes(scene.unperturbed)
         self.latents = scene.latents
         self.margin = torch.full((count,), -torch.inf)
         self.distance = torch.full((count,), torch.inf)
@@ -36,8 +36,9 @@ class Best:
         distance = perceptual_distance(self._perceptual, judged.float() / 255, self._pictures)
         margin, inside = margins.min(0).values, distance <= self._cap
         capped, before = margin.clamp(max=self._enough), self.margin.clamp(max=self._enough)
-        better = (capped > before) | ((capped == before) & (distance < self.distance))
-        better = moving & ((inside & ~self._inside) | ((inside == self._inside) & better))
+        nearer = distance < self.distance
+        among_inside = (capped > before) | ((capped == before) & nearer)
+        better = moving & torch.where(self._inside, inside & among_inside, inside | nearer)
         self.images = torch.where(better[:, None, None, None], judged, self.images)
         self.latents = torch.where(better[:, None, None, None], latents, self.latents)
         self.margin = torch.where(better, margin, self.margin)

@@ -16,6 +16,8 @@ class PathPlan:
     null_steps: int | None = None
     """Inner steps of null-text optimisation at the first time step; None: without."""
     null_rate: float = 0.1
+    residual: bool = False
+    """Whether what inversion and autoencoder lose of a picture is added back to all that is rendered from it."""
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ class Scene:
         nulls: the null condition of each step on the way back, None without guidance.
         latents: ``(B, c, h, w)`` where the way back begins.
         rebuilt: ``(B, 3, H, W)`` in [0, 1]: what the way back returns to without a perturbation.
+        residual: ``(B, 3, H, W)`` what it loses, where that is added back; None: it stays lost.
         clean: the attention on that way, before heads are averaged.
         rival: the same under the prompt with both names exchanged; None where no term asks.
         own_tokens: ``(B, T)`` boolean masks of the label's tokens and, if any, the distractor's, in the prompt; None
@@ -63,11 +64,17 @@ class Scene:
     nulls: tuple[Condition | None, ...]
     latents: Tensor
     rebuilt: Tensor
+    residual: Tensor | None
     clean: tuple[RawMaps, ...]
     rival: tuple[RawMaps, ...] | None
     own_tokens: TokenMasks | None
     swapped_tokens: TokenMasks | None
     mask: Tensor | None
+
+    @property
+    def unperturbed(self) -> Tensor:
+        """``(B, 3, H, W)`` in [0, 1]: what comes out where nothing was changed in the latent."""
+        return self.rebuilt if self.residual is None else self.images
 
 
 def prepared(
@@ -112,6 +119,7 @@ def prepared(
         nulls=nulls,
         latents=trajectory[-1],
         rebuilt=clean.image.clamp(0, 1),
+        residual=images - clean.image if path.residual else None,
         clean=clean.steps,
         rival=rival,
         own_tokens=own,

@@ -117,10 +117,11 @@ class SelfAttentionTerm(PerturbationTerm):
 
 
 class FrequencyTerm(PerturbationTerm):
-    """Details of the picture, by its Laplacian, after against before."""
+    """Details of the picture, by its Laplacian or in Haar wavelets (the extra `wavelets`), after against before."""
 
     kind: Literal["frequency"] = "frequency"
     weight: Ramped = 1.0
+    detail: Literal["laplacian", "wavelet"] = "laplacian"
 
 
 class DistanceTerm(PerturbationTerm):

@@ -26,6 +26,7 @@ from diffaudit.terms.base import BatchTerm, ParameterTerm, Term
 from diffaudit.terms.centres import FeatureCentre, LearnedCentre, centre_travel, feature_distance
 from diffaudit.terms.classifier import TopK, TopKSoftplus, adaptive_k, topk_margin, topk_softplus
 from diffaudit.terms.diversity import Diversity, embedding_concentration
+from diffaudit.terms.frequency import Frequency, laplacian_distance, wavelet_distance
 from diffaudit.terms.identity import (
     IdentityCosine,
     IdentityMargin,
@@ -46,7 +47,7 @@ from diffaudit.terms.pixels import PixelDistance, pixel_distance
 from diffaudit.terms.prior import PriorNoise, noise_cosine, noise_hybrid, noise_mse
 from diffaudit.terms.regulariser import Regulariser, lora_norm, norm_penalty
 from diffaudit.terms.schedules import constant_weight, cosine_weight, linear_weight, step_weight
-from diffaudit.terms.structure import Frequency, SelfAttention, frequency_distance, self_attention_distance
+from diffaudit.terms.structure import SelfAttention, self_attention_distance
 
 __all__ = [
     "ATTRIBUTE_WEIGHTS",
@@ -95,7 +96,6 @@ __all__ = [
     "feature_distance",
     "feature_map_distance",
     "fooling_margin",
-    "frequency_distance",
     "goal_cross_entropy",
     "goal_dlr",
     "goal_margin",
@@ -106,6 +106,7 @@ __all__ = [
     "identity_soft_margin",
     "label_map",
     "label_shares",
+    "laplacian_distance",
     "linear_weight",
     "logit_hinge",
     "lora_norm",
@@ -122,4 +123,5 @@ __all__ = [
     "topk_margin",
     "topk_softplus",
     "uniform_goal",
+    "wavelet_distance",
 ]

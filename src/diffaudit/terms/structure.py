@@ -1,16 +1,15 @@
-"""Structure terms: is the picture still laid out, and as sharp, as the one it was made from?"""
+"""Structure terms: is the picture still laid out as the one it was made from?"""
 
 from typing import Literal
 
 import torch
-from kornia.filters import laplacian
 from torch import Tensor
 
 from diffaudit.candidate import Candidate
 from diffaudit.errors import InvalidSetting
 from diffaudit.terms._checks import require_rows
 from diffaudit.terms._views import LayerWeights, paired_steps, require_layer_weights, view_of, weighed_layers
-from diffaudit.terms.attention_maps import FLOOR, masked_mean, resized_picture
+from diffaudit.terms.attention_maps import FLOOR
 from diffaudit.terms.base import Term
 
 Divergence = Literal["mse", "kl", "js"]
@@ -52,33 +51,6 @@ def self_attention_distance(after: Tensor, before: Tensor, *, divergence: Diverg
     return keyed.sum(-1).flatten(1).mean(1).clamp(min=0)
 
 
-def frequency_distance(after: Tensor, before: Tensor, mask: Tensor | None = None) -> Tensor:
-    r"""Return the mean absolute difference of the images' Laplacians inside the mask, per image.
-
-    .. math:: \frac{\sum_s M_{b,s} \, \frac{1}{3} \sum_c \left|\Delta x_{b,c,s} - \Delta x'_{b,c,s}\right|}
-        {\sum_s M_{b,s}}
-
-    Shapes ``(B, C, H, W), (B, C, H, W), (B, 1, h, w) -> (B,)``; range ``[0, 1]`` for images in [0, 1]: the 3 x 3 kernel
-    has a sum of absolute values of 1, and borders are reflected. A mask of another side is resized; None counts all.
-    An even change of brightness costs nothing here, a change of grain or edges does.
-
-    Raises:
-        InvalidSetting: for shapes that differ.
-
-    >>> image = torch.zeros(1, 3, 5, 5)
-    >>> dot = image.clone()
-    >>> dot[:, :, 2, 2] = 1.0
-    >>> frequency_distance(dot, image) * 25, frequency_distance(image + 0.5, image)
-    (tensor([1.]), tensor([0.]))
-    """
-    require_rows("after", after, before, "before")
-    # Linear, so that the difference's Laplacian is the Laplacians' difference.
-    details = laplacian(after - before, 3).abs().mean(1)
-    if mask is not None:
-        mask = _fitted(mask, details)
-    return masked_mean(details.flatten(1), mask)
-
-
 class SelfAttention(Term):
     r""":func:`self_attention_distance` of the perturbed branch to the clean one, as a sum over layers.
 
@@ -116,15 +88,6 @@ class SelfAttention(Term):
         return f"divergence={self.divergence}"
 
 
-class Frequency(Term):
-    """:func:`frequency_distance` between ``candidate.image`` and ``candidate.source``, inside ``candidate.mask``."""
-
-    lower_bound = 0.0
-
-    def forward(self, candidate: Candidate) -> Tensor:
-        return frequency_distance(candidate.image, candidate.source.detach(), candidate.mask)
-
-
 def require_divergence(divergence: str) -> None:
     """Refuse a word that names none of the three."""
     if divergence not in DIVERGENCES:
@@ -134,13 +97,3 @@ def require_divergence(divergence: str) -> None:
 def _floored(probabilities: Tensor) -> Tensor:
     raised = probabilities.clamp(min=FLOOR)
     return raised / raised.sum(-1, keepdim=True)
-
-
-def _fitted(mask: Tensor, details: Tensor) -> Tensor:
-    """``(B, H * W)``: the mask on the grid of ``details (B, H, W)``."""
-    if mask.ndim != 4 or mask.shape[:2] != (len(details), 1):
-        raise InvalidSetting("mask", f"be one plane per image, ({len(details)}, 1, h, w)", tuple(mask.shape))
-    height, width = details.shape[1:]
-    if mask.shape[2:] == (height, width):
-        return mask.flatten(1).to(details)
-    return resized_picture(mask, height).flatten(1).to(details)
