@@ -39,6 +39,7 @@ from diffaudit.terms import (
     AttentionEntropy,
     AttentionReplacement,
     AttentionVariance,
+    CoarseColour,
     Frequency,
     HierarchicalPerceptual,
     PixelDistance,
@@ -243,6 +244,7 @@ EVERY_TERM: dict[str, type] = {
     "frequency": Frequency,
     "perceptual": HierarchicalPerceptual,
     "l2": PixelDistance,
+    "colour": CoarseColour,
 }
 
 

@@ -23,6 +23,7 @@ from diffaudit.terms import (
     AttentionVariance,
     Attributes,
     BatchTerm,
+    CoarseColour,
     Diversity,
     FeatureCentre,
     Frequency,
@@ -127,6 +128,7 @@ CASES = [
     Case(Frequency, ("image",)),
     Case(partial(Frequency, detail="wavelet"), ("image",)),
     Case(PixelDistance, ("image",)),
+    Case(lambda: CoarseColour(grid=2), ("image",)),
 ]
 BATCH_CASES = [Case(Diversity, ("embedding",))]
 every_independent_term = pytest.mark.parametrize("case", CASES, ids=str)

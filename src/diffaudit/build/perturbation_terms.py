@@ -17,6 +17,7 @@ from diffaudit.terms import (
     AttentionEntropy,
     AttentionReplacement,
     AttentionVariance,
+    CoarseColour,
     Frequency,
     HierarchicalPerceptual,
     PixelDistance,
@@ -113,6 +114,8 @@ def _term(setting: s.AnyPerturbationTerm, perturber: Perturber) -> Term:
             return HierarchicalPerceptual(perturber.perceptual)
         case s.PixelTerm():
             return PixelDistance()
+        case s.ColourTerm():
+            return CoarseColour(grid=setting.grid)
         case _:
             assert_never(setting)
 

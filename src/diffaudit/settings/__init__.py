@@ -57,6 +57,7 @@ from diffaudit.settings.perturbation_steps import Budget, Ensemble, Perturbation
 from diffaudit.settings.perturbation_terms import (
     AnyAttackLoss,
     AnyPerturbationTerm,
+    ColourTerm,
     ContrastTerm,
     CrossEntropyLoss,
     DistanceTerm,
@@ -119,6 +120,7 @@ __all__ = [
     "Classes",
     "ClassifierModel",
     "ClassifierTerm",
+    "ColourTerm",
     "ContrastTerm",
     "ContrastiveTerm",
     "CrossEntropyLoss",

@@ -138,6 +138,14 @@ class PixelTerm(PerturbationTerm):
     weight: Ramped = 1.0
 
 
+class ColourTerm(PerturbationTerm):
+    """The difference of colours, averaged over the cells of a grid: the picture is not recoloured."""
+
+    kind: Literal["colour"] = "colour"
+    weight: Ramped = 1.0
+    grid: Positive = 8
+
+
 AnyPerturbationTerm = Annotated[
     VarianceTerm
     | EntropyTerm
@@ -147,6 +155,7 @@ AnyPerturbationTerm = Annotated[
     | SelfAttentionTerm
     | FrequencyTerm
     | DistanceTerm
-    | PixelTerm,
+    | PixelTerm
+    | ColourTerm,
     Field(discriminator="kind"),
 ]

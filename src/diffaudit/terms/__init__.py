@@ -43,7 +43,7 @@ from diffaudit.terms.perceptual import (
     feature_map_distance,
     hierarchical_distance,
 )
-from diffaudit.terms.pixels import PixelDistance, pixel_distance
+from diffaudit.terms.pixels import CoarseColour, PixelDistance, coarse_colour_distance, pixel_distance
 from diffaudit.terms.prior import PriorNoise, noise_cosine, noise_hybrid, noise_mse
 from diffaudit.terms.regulariser import Regulariser, lora_norm, norm_penalty
 from diffaudit.terms.schedules import constant_weight, cosine_weight, linear_weight, step_weight
@@ -60,6 +60,7 @@ __all__ = [
     "AttentionVariance",
     "Attributes",
     "BatchTerm",
+    "CoarseColour",
     "Diversity",
     "FeatureCentre",
     "Frequency",
@@ -87,6 +88,7 @@ __all__ = [
     "attention_variance",
     "attribute_distance",
     "centre_travel",
+    "coarse_colour_distance",
     "constant_weight",
     "cosine_weight",
     "distribution_distance",
