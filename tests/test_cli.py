@@ -271,3 +271,27 @@ def test_ablate_hands_over_and_tells_of_failures(monkeypatch: pytest.MonkeyPatch
     code, _, err = call("ablate", "study.yaml")
     assert code == 2
     assert "`rows` should hold one baseline of mode rollout. Found []." in err
+
+
+def test_ablate_takes_either_audit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    def run_ablation(ablation: Any, folder: Path, **others: Any) -> Path:
+        calls.append((ablation.settings.audit, [row.settings.audit for row in ablation.rows], folder))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "ablation.json").write_text(json.dumps({"failures": []}))
+        return folder
+
+    replace(monkeypatch, "diffaudit.study.ablation", run_ablation=run_ablation)
+    (tmp_path / "base.yaml").write_text("audit: perturbation\nname: base\n")
+    (tmp_path / "study.yaml").write_text(
+        "audit: perturbation\nname: study\nbase: base.yaml\nrows: [{name: baseline}]\n"
+    )
+    assert call("ablate", "study.yaml")[0] == 0
+    assert calls == [("perturbation", ["perturbation"], Path("runs/study"))]
+    assert "either audit" in call("ablate", "--help")[1]
+    (tmp_path / "study.yaml").write_text("audit: perturbation\nmodes: {}\nclasses: all\nrows: [{name: baseline}]\n")
+    code, _, err = call("ablate", "study.yaml")
+    assert code == 2
+    assert "`classes` should be left out" in err
+    assert "`modes` should be left out" in err

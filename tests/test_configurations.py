@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from diffaudit.settings import dump_settings, load_audit
-from diffaudit.study.ablation_settings import load_ablation
+from diffaudit.study.ablation_rows import load_ablation
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 ABLATIONS = [CONFIGS / "ablation.yaml"]

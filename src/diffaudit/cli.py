@@ -167,9 +167,9 @@ def ablate(
     ] = None,
     workers: Annotated[int, typer.Option(metavar="N", help="Processes that share the runs.")] = 1,
 ) -> None:
-    """Measure what each row of settings is worth: rows times seeds, compared pair by pair; finished runs stay."""
+    """Measure what each row of settings is worth, in either audit: rows times seeds, paired; finished runs stay."""
     from diffaudit.configurations import settings_path
-    from diffaudit.study.ablation_settings import load_ablation
+    from diffaudit.study.ablation_rows import load_ablation
 
     ablation = load_ablation(settings_path(settings))
 

@@ -12,6 +12,7 @@ LABELS = {
     "oracle": "oracle: true embedding",
     "upper": "upper: private photographs",
     "lower": "lower: other people",
+    "rebuilt": "rebuilt: no perturbation",
 }
 
 
@@ -44,7 +45,8 @@ def perturbation_summary_table(metrics: Mapping[str, Any]) -> Table:
     for row, measures in {"attack": metrics, **metrics["references"]}.items():
         transfer, distance = measures["transfer_mean"], measures["perceptual_distance"]
         far = "-" if distance is None else f"{distance['value']:.4f}"
-        table.add_row(row, _percent(measures["white_box_mean"]), _percent(transfer), _interval(transfer), far)
+        label = LABELS.get(row, row)
+        table.add_row(label, _percent(measures["white_box_mean"]), _percent(transfer), _interval(transfer), far)
     return table
 
 
@@ -53,7 +55,7 @@ def _percent(rate: Mapping[str, Any] | None) -> str:
 
 
 def _interval(rate: Mapping[str, Any] | None) -> str:
-    if rate is None or rate["low"] is None:  # one class has no interval over classes
+    if rate is None or rate["low"] is None:  # one class, or one picture, has no interval
         return "-"
     return f"{100 * rate['low']:.1f} to {100 * rate['high']:.1f} %"
 

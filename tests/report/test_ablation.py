@@ -10,6 +10,7 @@ import pytest
 from diffaudit.errors import InvalidSetting
 from diffaudit.records import CurvePoint, append_lines, write_json
 from diffaudit.report.ablation import write_ablation_report
+from diffaudit.report.ablation_layout import layout_of
 from diffaudit.report.ablation_tables import ablation_tables, claims, differences, results
 
 MINUS = "\N{MINUS SIGN}"
@@ -24,6 +25,7 @@ def row(name: str, mode: str | None, judged: float, **more: Any) -> dict[str, An
         "name": name,
         "mode": mode,
         "baseline": name == "baseline",
+        "reference": name in ("start", "oracle"),
         "seeds": [0, 1],
         "metrics": {"judge_accuracy": measure(judged), "diversity": measure(0.5), "gap_closed": None},
         "stability": {} if mode is None else {"variation": [0.1, 0.3]},
@@ -45,6 +47,8 @@ def ablation() -> dict[str, Any]:
         "same_sign": True,
         "effect_size": -0.5,
         "odds_ratio": 0.5,
+        "odds_low": 0.25,
+        "odds_high": None,
         "relative": None,
         "secondary": {"mcnemar": 0.03125, "wilcoxon": 0.25},
     }
@@ -80,7 +84,7 @@ def cells(markdown: str) -> list[list[str]]:
 
 
 def test_results_by_hand(ablation: dict[str, Any]) -> None:
-    head, _, *rows = cells(results(ablation["rows"]).to_markdown())
+    head, _, *rows = cells(results(ablation["rows"], layout_of(ablation)).to_markdown())
     assert head == ["Row", "Judge accuracy \N{UPWARDS ARROW}", "Diversity \N{UPWARDS ARROW}", "Variation", "Seconds"]
     assert rows[0] == ["start", "25.0 [15.0, 35.0]", "0.500 [0.400, 0.600]", "-", "61"]
     assert rows[2][0] == "A+B (rollout)"
@@ -89,7 +93,7 @@ def test_results_by_hand(ablation: dict[str, Any]) -> None:
 
 
 def test_differences_by_hand(ablation: dict[str, Any]) -> None:
-    rows = cells(differences(ablation["rows"], "column").to_markdown())[2:]
+    rows = cells(differences(ablation["rows"], layout_of(ablation), "column").to_markdown())[2:]
     assert rows == [
         ["A+B (rollout)", f"{MINUS}12.5 [{MINUS}20.0, {MINUS}5.0] p <0.001*", "+0.250 p 0.500 (seeds differ)"]
     ]
@@ -107,7 +111,7 @@ def test_secondary_tests_are_called_so(ablation: dict[str, Any]) -> None:
     (table,) = (table for table in ablation_tables(ablation) if table.name == "secondary")
     head, _, line = cells(table.to_markdown())
     assert head[3:] == ["McNemar p (secondary)", "Wilcoxon p (secondary)"]
-    assert line == ["A+B (rollout), judge accuracy", f"{MINUS}0.50", "0.50", "0.031", "0.250"]
+    assert line == ["A+B (rollout), judge accuracy", f"{MINUS}0.50", "0.50 [0.25, inf)", "0.031", "0.250"]
 
 
 def test_every_table_is_sound_latex(ablation: dict[str, Any]) -> None:

@@ -56,6 +56,14 @@ def test_every_picture_is_shown_with_its_votes(make_perturbed: MakePerturbed) ->
     assert "PGD 8/2551 of 2" in found.words
 
 
+def test_a_row_is_styled_as_a_row_whatever_its_name(make_perturbed: MakePerturbed) -> None:
+    """The page has a style of its own for what an inversion rebuilt."""
+    found = page(make_perturbed(rows=("attack", "rebuilt")))
+    assert {attributes.get("class") for attributes in found.all("tr")} >= {"row-attack", "row-rebuilt"}
+    assert "rebuilt" not in {attributes.get("class") for _, attributes in found.elements}
+    assert "did by themselves" in found.words
+
+
 def test_attention_is_shown_where_it_was_kept(make_perturbed: MakePerturbed) -> None:
     run = make_perturbed()
     for when in ("before", "after"):
@@ -77,6 +85,8 @@ def test_what_the_page_says(make_perturbed: MakePerturbed) -> None:
     assert "name: '<perturb>'" in words
     assert "the target's weights" in words
     assert "diffaudit invert configs/quick.yaml --set name='<a&b>'" in words
+    assert "a bootstrap over pictures" in words
+    assert "by class" not in words
 
 
 @pytest.mark.parametrize(

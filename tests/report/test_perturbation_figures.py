@@ -44,5 +44,19 @@ def test_intervals_are_drawn(make_perturbed: MakePerturbed) -> None:
     assert any(coordinates(line, 1) == pytest.approx(ends) for line in figure.axes[0].lines)
 
 
+def test_what_is_rebuilt_is_marked_and_joined_to_nothing(make_perturbed: MakePerturbed) -> None:
+    rows = ("attack", "rebuilt", "pgd-8")
+    found = metrics(make_perturbed, rows=rows, distances={"attack": 0.5, "rebuilt": 0.0625, "pgd-8": 0.25})
+    figure = frontier_figure(found)
+    assert figure is not None
+    marked = {str(line.get_label()): line for line in figure.axes[0].lines if line.get_marker() in ("o", "D")}
+    assert [(label, line.get_marker()) for label, line in marked.items()] == [
+        ("Attack", "o"),
+        ("PGD", "o"),
+        ("Rebuilt, no perturbation", "D"),
+    ]
+    assert coordinates(marked["Rebuilt, no perturbation"], 0) == [0.0625]
+
+
 def test_without_held_out_models_there_is_no_frontier(make_perturbed: MakePerturbed) -> None:
     assert frontier_figure(metrics(make_perturbed, models={"seen": "surrogate"})) is None

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from diffaudit.report.perturbation_tables import (
-    attack_title,
     attacks_table,
     defences_table,
     distances_table,
     models_table,
     white_box_defences_table,
 )
+from diffaudit.report.perturbation_wording import attack_title
 from diffaudit.report.tables import Table, to_latex, to_markdown
 
 from .conftest import MakePerturbed
@@ -38,6 +38,17 @@ def test_attacks_side_by_side(metrics: dict[str, Any]) -> None:
         ["Attack", "66.7", "100.0", "0.2500", "2.00"],
         ["PGD 8/255", "8.3", "0.0", "0.2500", ""],
     ]
+
+
+def test_what_is_rebuilt_is_no_attack(make_perturbed: MakePerturbed) -> None:
+    found = json.loads((make_perturbed(rows=("attack", "rebuilt")) / "metrics.json").read_text())
+    line = attacks_table(found).lines[1]
+    assert (line.row.title, line.row.note, line.row.warning) == (
+        "Rebuilt, no perturbation",
+        "DDIM inversion and decoding alone",
+        "not an attack",
+    )
+    assert "bootstraps over pictures" in attacks_table(found).caption
 
 
 def test_models_stand_by_role_with_every_attack(metrics: dict[str, Any]) -> None:

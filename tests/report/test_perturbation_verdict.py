@@ -83,6 +83,16 @@ def test_a_nearer_reference_that_transfers_more_takes_the_frontier() -> None:
     )
 
 
+def test_what_is_rebuilt_is_no_rival_and_is_told_of() -> None:
+    rebuilt = reference(share(0.5, 0.4, 0.6), 0.001)
+    said = read(references={"rebuilt": rebuilt, "pgd-4": reference(share(0.1, 0.02, 0.18), 0.01)})
+    assert said.gain == "No reference attack fools held-out models as often at so small a perceptual distance."
+    assert said.context.endswith(
+        "The way to the latent and back alone, without a perturbation, fools held-out models in 50 %."
+    )
+    assert "No reference attack was run" in read(references={"rebuilt": rebuilt}).cautions[0]
+
+
 def test_overlapping_intervals_show_nothing() -> None:
     said = read(references={"pgd-4": reference(share(0.35, 0.25, 0.45), 0.01)})
     assert said.gain == ""
@@ -98,7 +108,7 @@ def test_a_farther_reference_is_no_rival() -> None:
     [
         ({"references": {}}, "No reference attack was run"),
         ({"clean_accuracy": {"seen": share(0.9, 0.8, 1), "one": share(0.4, 0.3, 0.5)}}, "one: less than half"),
-        ({"transfer_mean": share(0.43, None, None)}, "All pictures are of one class"),
+        ({"transfer_mean": share(0.43, None, None)}, "There is one such picture"),
         ({"transfer_mean": share(0.43, 0.31, 0.55, n=30)}, "10 of 40 pictures are left out"),
         ({"reconstruction_psnr": share(31, 30, 32)}, "much of the change is the autoencoder's"),
     ],

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from diffaudit.records import CurvePoint, JudgeVote, PerturbationRecord, Record, RunFolder, append_lines, write_json
-from diffaudit.study.ablation_settings import Ablation, load_ablation
+from diffaudit.study.ablation_rows import load_ablation
+from diffaudit.study.planned_rows import Ablation
 
 CLASSES, SAMPLES, SEEDS = range(8), range(2), (0, 1)
 Hit = Callable[[int, int, int], bool]

@@ -13,7 +13,8 @@ from diffaudit.errors import InvalidSetting, RunConflict
 from diffaudit.events import Event
 from diffaudit.study import ablation as module
 from diffaudit.study.ablation import run_ablation
-from diffaudit.study.ablation_settings import Ablation, load_ablation
+from diffaudit.study.ablation_rows import load_ablation
+from diffaudit.study.planned_rows import Ablation
 
 from .conftest import row_named
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from diffaudit.study.ablation_settings import Ablation
-from diffaudit.study.ablation_table import ablation_table, settings_hash, steadiness
+from diffaudit.study.ablation_table import ablation_table, settings_hash
+from diffaudit.study.measured_rows import steadiness
+from diffaudit.study.planned_rows import Ablation
 
 from .conftest import read_study, row_named, study_values, write_study
 

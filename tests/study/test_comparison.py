@@ -14,12 +14,11 @@ from diffaudit.study.comparison import (
     cohens_d,
     corrected,
     holm,
-    mcnemar_p,
-    odds_ratio,
     paired_difference,
     sign_flip_p,
     wilcoxon_p,
 )
+from diffaudit.study.matched_pairs import MatchedPairs
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -94,19 +93,6 @@ def test_cohens_d_is_the_t_statistic_over_the_root_of_the_classes() -> None:
     assert cohens_d(differences) == pytest.approx(stats.ttest_1samp(differences, 0).statistic / np.sqrt(30))
 
 
-def test_odds_ratio_by_hand() -> None:
-    assert odds_ratio(9, 3) == 3.0
-    assert odds_ratio(0, 0) == 1.0
-    assert odds_ratio(4, 0) == 9.0
-    assert odds_ratio(0, 4) == pytest.approx(1 / 9)
-
-
-@pytest.mark.parametrize(("won", "lost"), [(0, 0), (4, 0), (0, 4), (9, 3), (5, 5)])
-def test_mcnemar_is_the_binomial_test_of_the_pairs_that_disagree(won: int, lost: int) -> None:
-    expected = stats.binomtest(won, won + lost).pvalue if won + lost else 1.0
-    assert mcnemar_p(won, lost) == pytest.approx(expected)
-
-
 def test_wilcoxon_by_hand() -> None:
     assert wilcoxon_p([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == pytest.approx(2 / 64)
     assert wilcoxon_p([1.0, -2.0, 3.0]) == pytest.approx(6 / 8)  # W = 2: {}, {1}, {2} of the 8 sets, and their mirrors
@@ -121,8 +107,9 @@ def test_paired_difference_by_hand() -> None:
     assert found.value == pytest.approx(2 / 6)
     assert found.by_seed == pytest.approx({"0": 2 / 3, "1": 0.0})
     assert not found.same_sign
-    assert found.odds_ratio == 3.0
-    assert found.mcnemar == pytest.approx(10 / 16)  # 3 against 1: twice 5/16
+    assert found.pairs is not None
+    assert found.pairs.odds_ratio == 3.0
+    assert found.pairs.mcnemar == pytest.approx(10 / 16)  # 3 against 1: twice 5/16
     assert found.p == pytest.approx(0.5)  # class means 1/2, 0, 1/2
     assert found.effect_size == pytest.approx((1 / 3) / np.sqrt(1 / 12))
     assert found.p_corrected is None
@@ -130,7 +117,7 @@ def test_paired_difference_by_hand() -> None:
 
 def test_measured_columns_have_no_odds() -> None:
     found = paired_difference([0.3, 0.9], [0.1, 0.2], [0, 1], generator=generator())
-    assert (found.odds_ratio, found.mcnemar) == (None, None)
+    assert found.pairs is None
     assert found.by_seed == {}
     assert not found.same_sign
 
@@ -179,7 +166,7 @@ def test_to_json_survives_json() -> None:
     )["A"]
     read = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert read.pop("same_sign") is True
-    assert Difference(**read) == found
+    assert Difference(**read | {"pairs": MatchedPairs(**read["pairs"])}) == found
 
 
 def test_aligned_pairs_rows_by_key() -> None:

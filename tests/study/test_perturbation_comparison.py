@@ -1,14 +1,16 @@
-"""Two runs over the same pictures: differences by hand, and intervals that agree with the test they belong to."""
+"""Two runs over the same pictures: differences by hand, pictures as what is drawn."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
-from scipy import stats
 
 from diffaudit.errors import InvalidSetting
 from diffaudit.records import PerturbationRecord
-from diffaudit.study.comparison import mcnemar_p
-from diffaudit.study.perturbation_comparison import odds_ratio_interval, paired_success
+from diffaudit.study.bootstrap import cluster_bootstrap
+from diffaudit.study.matched_pairs import MatchedPairs
+from diffaudit.study.perturbation_comparison import paired_success
 
 from .conftest import perturbed
 
@@ -28,9 +30,7 @@ def test_differences_by_hand() -> None:
     # By picture: 1 - 0, 1 - 0.5, 1 - 0; picture 3 was right nowhere; 0.5 - 1.
     assert found.images == 4
     assert found.value == pytest.approx((1 + 0.5 + 1 - 0.5) / 4)
-    assert (found.won, found.lost) == (4, 1)
-    assert found.odds_ratio == 4
-    assert found.mcnemar == pytest.approx(mcnemar_p(4, 1))
+    assert found.pairs == MatchedPairs.of(4, 1)
     # Of the 16 patterns of signs of (1, 0.5, 1, -0.5), 6 have a mean at least as far from 0 as 0.5.
     assert found.p == pytest.approx(6 / 16)
     assert json.loads(json.dumps(found.to_json(), allow_nan=False)) == found.to_json()
@@ -42,7 +42,7 @@ def test_order_does_not_matter() -> None:
 
 def test_against_itself_nothing_differs() -> None:
     found = paired_success(TREATED, TREATED, HELDOUT)
-    assert (found.value, found.p, found.won, found.lost, found.odds_low, found.odds_high) == (0, 1, 0, 0, None, None)
+    assert (found.value, found.p, found.pairs) == (0, 1, MatchedPairs.of(0, 0))
 
 
 def test_models_that_are_not_named_do_not_count() -> None:
@@ -64,26 +64,11 @@ def test_without_a_held_out_model_there_is_nothing_to_compare() -> None:
         paired_success(wrong, wrong, HELDOUT)
 
 
-def test_the_interval_of_the_odds_is_that_of_the_share() -> None:
-    share = stats.binomtest(9, 12).proportion_ci(method="exact")
-    low, high = odds_ratio_interval(9, 3)
-    assert low == pytest.approx(share.low / (1 - share.low))
-    assert high == pytest.approx(share.high / (1 - share.high))
-
-
-def test_open_ends() -> None:
-    end = 0.025 ** (1 / 5) / (1 - 0.025 ** (1 / 5))
-    low, high = odds_ratio_interval(5, 0)
-    assert low == pytest.approx(end)
-    assert high is None
-    low, high = odds_ratio_interval(0, 5)
-    assert low == 0
-    assert high == pytest.approx(1 / end)
-
-
-@pytest.mark.parametrize("won", range(21))
-def test_the_interval_agrees_with_mcnemar(won: int) -> None:
-    low, high = odds_ratio_interval(won, 20 - won)
-    assert low is not None
-    holds_one = low <= 1 and (high is None or high >= 1)
-    assert holds_one == (mcnemar_p(won, 20 - won) > 0.05)
+def test_pictures_of_one_label_are_as_independent_as_any() -> None:
+    """By picture: 1 - 0, 1 - 0.5, 1 - 0, 0.5 - 1. One label would have no interval, were labels what is drawn."""
+    one, other = ([replace(record, label=3) for record in found] for found in (TREATED, BASELINE))
+    found = paired_success(one, other, HELDOUT, seed=2, resamples=500)
+    differences = [1, 0.5, 1, -0.5]
+    expected = cluster_bootstrap(differences, range(4), resamples=500, generator=np.random.default_rng(2))
+    assert (found.low, found.high) == expected
+    assert found.p == pytest.approx(6 / 16)

@@ -9,6 +9,7 @@ import pytest
 
 from diffaudit.errors import InvalidSetting
 from diffaudit.records import PerturbationRecord
+from diffaudit.study.bootstrap import cluster_bootstrap
 from diffaudit.study.perturbation_metrics import defended_success, perturbation_metrics, success_on_right
 from diffaudit.study.statistics import rate, value
 
@@ -96,23 +97,27 @@ def test_names_are_the_contract() -> None:
 
 def test_intervals_are_those_of_the_statistics() -> None:
     found = perturbation_metrics(ATTACK, MODELS, seed=3, resamples=500)
-    expected = rate([1, 1, 0], [0, 1, 2], resamples=500, generator=np.random.default_rng(3)).to_json()
+    expected = rate([1, 1, 0], range(3), resamples=500, generator=np.random.default_rng(3)).to_json()
     assert found["white_box_success"]["seen"] == expected
     distances = [record.perceptual_distance for record in ATTACK]
     mean = value(distances, range(4), resamples=500, generator=np.random.default_rng(3)).to_json()
     assert found["perceptual_distance"] == mean
 
 
-def test_pictures_of_a_class_are_resampled_together() -> None:
-    votes = dict.fromkeys(MODELS, "rf")
-    alone = [perturbed(i, votes) for i in range(4)]
-    paired = [perturbed(i, votes, label=i // 2) for i in range(4)]
-    assert metrics(alone)["clusters"] == "images"
-    assert metrics(paired)["clusters"] == "classes"
-    # All four succeed: with two classes as trials Wilson's interval is wider than with four.
-    assert metrics(paired)["transfer_mean"]["low"] < metrics(alone)["transfer_mean"]["low"]
-    one = [perturbed(i, votes, label=0) for i in range(4)]
-    assert metrics(one)["transfer_mean"]["low"] is None
+def test_pictures_are_what_is_drawn_whatever_their_labels() -> None:
+    """With one vote each, the interval is the bootstrap over pictures, of one label or of many."""
+    votes = [{"seen": "rf", "one": letters} for letters in ("rf", "rk", "rf", "rf")]
+    models = {"seen": "surrogate", "one": "heldout"}
+    many, one = ([perturbed(i, vote, label=i * n) for i, vote in enumerate(votes)] for n in (1, 0))
+    found, alike = (perturbation_metrics(records, models, seed=3, resamples=500) for records in (many, one))
+    low, high = cluster_bootstrap([1, 0, 1, 1], range(4), resamples=500, generator=np.random.default_rng(3)) or (2, 2)
+    assert (found["transfer_mean"]["low"], found["transfer_mean"]["high"]) == (low, high)
+    assert alike["transfer_mean"] == found["transfer_mean"]
+    assert (found["clusters"], found["classes"], alike["classes"]) == ("images", 4, 1)
+
+
+def test_one_picture_has_no_interval() -> None:
+    assert metrics([perturbed(0, dict.fromkeys(MODELS, "rf"))])["transfer_mean"]["low"] is None
 
 
 def test_a_goal_makes_a_targeted_run() -> None:

@@ -48,8 +48,9 @@ def results(folder: Path) -> dict[str, bytes]:
 
 def test_every_picture_is_judged_by_every_model(finished: Path) -> None:
     records = read_perturbation_records(RunFolder(finished).records)
-    assert [(record.row, record.image) for record in records] == [("attack", number) for number in range(3)]
-    for record in records:
+    rows = [(record.row, record.image) for record in records]
+    assert rows == [(row, number) for row in ("attack", "rebuilt") for number in range(3)]
+    for record in records[:3]:
         assert set(record.fooled) == {"residual", "plain", "squeeze", "depthwise", "mixer"}
         assert set(record.defended) == {"depth-4", "resize-pad"}
         assert (finished / record.picture).is_file()
@@ -58,6 +59,19 @@ def test_every_picture_is_judged_by_every_model(finished: Path) -> None:
         assert record.perceptual_distance > 0
     for when in ("before", "after"):
         assert RunFolder(finished).attention(2, when).is_file()
+
+
+def test_what_is_rebuilt_without_a_perturbation_is_judged_too(finished: Path) -> None:
+    records = read_perturbation_records(RunFolder(finished).records)
+    for attacked, rebuilt in zip(records[:3], records[3:], strict=True):
+        assert (finished / rebuilt.picture).is_file()
+        assert rebuilt.picture == f"images/rebuilt/{rebuilt.image:05d}.png"
+        assert rebuilt.psnr == attacked.reconstruction_psnr  # the same pictures, once judged and once measured
+        assert (rebuilt.reconstruction_psnr, rebuilt.iterations) == (None, None)
+        assert set(rebuilt.defended) == set(attacked.defended)
+    metrics = json.loads(RunFolder(finished).metrics.read_text())
+    assert set(metrics["references"]) == {"rebuilt"}
+    assert metrics["references"]["rebuilt"]["transfer_mean"]["n"] == metrics["transfer_mean"]["n"]
 
 
 def test_the_measures_and_the_page_are_there(finished: Path) -> None:
@@ -107,3 +121,11 @@ def test_a_held_out_model_that_is_a_surrogate_is_refused_before_any_work(tmp_pat
     with pytest.raises(ThreatModelViolation):
         run_perturbation(settings, tmp_path / "run", command="test")
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_the_rebuilt_row_may_be_left_out(settings: PerturbationSettings, tmp_path: Path) -> None:
+    judging = settings.judging.model_copy(update={"rebuilt": False, "defences": []})
+    bare = settings.model_copy(update={"judging": judging, "images": settings.images.model_copy(update={"count": 1})})
+    folder = run_perturbation(bare, tmp_path / "run", command="test")
+    assert {record.row for record in read_perturbation_records(RunFolder(folder).records)} == {"attack"}
+    assert not (folder / "images" / "rebuilt").exists()

@@ -1,5 +1,8 @@
 """The door of an audit: nothing of the judges may stand on the attack's side."""
 
+from collections.abc import Collection, Mapping
+from typing import assert_never
+
 from diffaudit import settings as s
 from diffaudit.build.pictures import opened
 from diffaudit.data.folders import ImageFolder
@@ -7,29 +10,46 @@ from diffaudit.data.splits import check_disjoint
 from diffaudit.errors import ThreatModelViolation
 
 
-def check_separation(settings: s.InversionSettings) -> None:
-    """Refuses settings in which a file of the judges is also one of the attack's, or a person is public and private.
+def check_separation(settings: s.AuditSettings) -> None:
+    """Refuses settings in which something of the judges' is also the attack's; no model is loaded.
 
-    Pictures of folders are compared as files, by the names of people and by the hash of the bytes; none is decoded.
+    Of an inversion: a file of the judges, or a person that is public and private. Pictures of folders are compared as
+    files, by the names of people and by the hash of the bytes; none is decoded. Of a perturbation: a held-out model
+    that is a surrogate.
 
     Raises:
         ThreatModelViolation: a bundled name, folder or file, or the name or a picture of a person stands on both sides.
     """
+    match settings:
+        case s.InversionSettings():
+            _check_inversion(settings)
+        case s.PerturbationSettings():
+            heldout = {f"heldout.{name}": model for name, model in settings.judging.heldout.items()}
+            _refuse_seen(heldout, {_key(model) for model in settings.surrogates.values()})
+        case _:
+            assert_never(settings)
+
+
+def _check_inversion(settings: s.InversionSettings) -> None:
     attack = settings.attack
-    seen = {_key(model) for model in (attack.target, attack.encoder, attack.attributes, attack.perceptual)}
-    judges = dict(settings.judging.classifiers) | {"encoder": settings.judging.encoder}
+    judges: dict[str, object] = {**settings.judging.classifiers, "encoder": settings.judging.encoder}
     if settings.judging.factors is not None:
         judges["factors"] = settings.judging.factors
-    for name, model in judges.items():
-        if _key(model) in seen:
-            raise ThreatModelViolation(
-                f"`judging.{name}` is a model that the attack holds too ({_key(model)}). Judge with another model."
-            )
+    held = (attack.target, attack.encoder, attack.attributes, attack.perceptual)
+    _refuse_seen(judges, {_key(model) for model in held})
     if isinstance(attack.public, s.PictureFolders):
         public = opened(attack.public)
         for folder in _private_folders(settings.judging):
             for other in public:
                 check_disjoint(folder, other)
+
+
+def _refuse_seen(judges: Mapping[str, object], seen: Collection[str]) -> None:
+    for name, model in judges.items():
+        if _key(model) in seen:
+            raise ThreatModelViolation(
+                f"`judging.{name}` is a model that the attack holds too ({_key(model)}). Judge with another model."
+            )
 
 
 def _private_folders(judging: s.Judging) -> list[ImageFolder]:

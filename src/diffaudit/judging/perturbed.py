@@ -36,7 +36,7 @@ class Perturbed:
     """Adversarial images handed to the judges, as read back from their 8-bit files.
 
     Attributes:
-        row: ``attack`` or a reference attack's name.
+        row: ``attack``, ``rebuilt`` (nothing was perturbed) or a reference attack's name.
         images: ``(B, 3, H, W)`` uint8.
         clean: the same before the attack.
         labels: ``(B,)`` true classes.

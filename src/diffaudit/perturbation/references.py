@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
@@ -90,6 +91,16 @@ def reference_examples(
     return (255 * torch.cat(parts).detach()).round().byte()
 
 
+def require_foolbox() -> None:
+    """Says before any work that reference attacks cannot be made.
+
+    Raises:
+        MissingExtra: foolbox is not installed.
+    """
+    if find_spec("foolbox") is None:
+        raise MissingExtra("foolbox", "pixel")
+
+
 class MeanLogits(nn.Module):
     """Images ``(B, 3, H, W)`` in [0, 1] to the mean of the models' logits ``(B, C)``."""
 
@@ -102,10 +113,9 @@ class MeanLogits(nn.Module):
 
 
 def _foolbox() -> Any:
-    try:
-        import foolbox
-    except ImportError as error:
-        raise MissingExtra("foolbox", "pixel") from error
+    require_foolbox()
+    import foolbox
+
     return foolbox
 
 

@@ -11,9 +11,10 @@ from diffaudit.records.inversion import (
     read_health,
     read_records,
 )
-from diffaudit.records.perturbation import PerturbationRecord, picture_path, read_perturbation_records
+from diffaudit.records.perturbation import REBUILT, PerturbationRecord, picture_path, read_perturbation_records
 
 __all__ = [
+    "REBUILT",
     "ROWS",
     "CurvePoint",
     "HealthPoint",

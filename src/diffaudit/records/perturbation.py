@@ -7,13 +7,17 @@ from typing import Any
 
 from diffaudit.records.folder import whole_lines
 
+REBUILT = "rebuilt"
+"""The row of what DDIM inversion and decoding alone give back, without a perturbation."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PerturbationRecord:
     """One adversarial image as judged, 8 bits a channel. Paths are relative to the run; what does not apply is None.
 
     Attributes:
-        row: ``attack``, or the name of a reference attack, such as ``pgd-8``.
+        row: ``attack``; ``rebuilt`` (:data:`REBUILT`); or a reference attack, such as
+            ``pgd-8``.
         image: number of the picture within the run, the same in every row.
         name: of the picture: its file's stem, or such as ``face-0007``.
         label: the true class.

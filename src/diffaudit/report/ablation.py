@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from diffaudit.errors import InvalidSetting
 from diffaudit.records import RunFolder, read_curves, write_atomically
-from diffaudit.report.ablation_figures import rows_figure, training_figures
+from diffaudit.report.ablation_figures import ablation_frontier, rows_figure, training_figures
+from diffaudit.report.ablation_layout import layout_of
 from diffaudit.report.ablation_tables import RowTable, ablation_tables
 from diffaudit.report.figures import inline_svg, save_figure
-from diffaudit.report.page import environment
+from diffaudit.report.page import duration, environment
 from diffaudit.report.wording import DIRECTIONS
 
 Json = Mapping[str, Any]
+Figures = dict[str, tuple[str, Figure]]
+"""By file stem, each with its title."""
 
 
 def write_ablation_report(folder: Path) -> Path:
@@ -32,8 +36,8 @@ def write_ablation_report(folder: Path) -> Path:
     for table in tables:
         write_atomically(folder / "tables" / f"{table.name}.md", table.to_markdown())
         write_atomically(folder / "tables" / f"{table.name}.tex", table.to_latex())
-    drawn = {"rows": ("judge accuracy by row", rows_figure(ablation["rows"])), **_trainings(ablation, folder)}
-    for stem, (_, figure) in drawn.items():
+    headlines, trainings = _headlines(ablation), _trainings(ablation, folder)
+    for stem, (_, figure) in (headlines | trainings).items():
         save_figure(figure, folder / "figures", stem)
     page = (
         environment()
@@ -42,16 +46,28 @@ def write_ablation_report(folder: Path) -> Path:
             ablation=ablation,
             tables=tables,
             directions=DIRECTIONS,
-            svgs={stem: Markup(inline_svg(figure, title)) for stem, (title, figure) in drawn.items()},
+            headlines=_inline(headlines),
+            trainings=_inline(trainings),
         )
     )
     write_atomically(folder / "report.html", page)
-    write_atomically(folder / "README.md", _readme(ablation, tables, list(drawn)))
+    write_atomically(folder / "README.md", _readme(ablation, tables, headlines, list(trainings)))
     return folder / "report.html"
 
 
-def _trainings(ablation: Json, folder: Path) -> dict[str, Any]:
-    figures: dict[str, Any] = {}
+def _headlines(ablation: Json) -> Figures:
+    layout = layout_of(ablation)
+    figures = {"rows": (f"{layout.headline.title} by row", rows_figure(ablation["rows"], layout))}
+    found = ablation_frontier(ablation["rows"]) if ablation["audit"] == "perturbation" else None
+    return figures if found is None else {"frontier": ("Transfer against perceptual distance", found), **figures}
+
+
+def _inline(figures: Figures) -> dict[str, tuple[str, Markup]]:
+    return {stem: (title, Markup(inline_svg(figure, title))) for stem, (title, figure) in figures.items()}
+
+
+def _trainings(ablation: Json, folder: Path) -> Figures:
+    figures: Figures = {}
     for mode in dict.fromkeys(row["mode"] for row in ablation["rows"] if row["stability"]):
         curves = {
             row["name"]: [
@@ -68,12 +84,13 @@ def _key(row: Json) -> str:
     return f"{row['mode']}-{row['name']}" if row["mode"] else str(row["name"])
 
 
-def _readme(ablation: Json, tables: list[RowTable], figures: list[str]) -> str:
+def _readme(ablation: Json, tables: list[RowTable], headlines: Figures, trainings: list[str]) -> str:
     seconds = [row["seconds"] * len(row["seeds"]) for row in ablation["rows"] if row["seconds"] is not None]
     lines = [
         f"# Ablation {ablation['name']}",
         "",
-        f"Made by `{ablation['command']}`; training and drawing took {sum(seconds) / 60:.0f} minutes in all.",
+        f"Rows of settings in the {ablation['audit']} audit, made by `{ablation['command']}`; making the images took "
+        f"{duration(sum(seconds))} in all.",
         "The numbers are in [ablation.json](ablation.json), one page with everything in [report.html](report.html),",
         "each run with its images under `runs/`.",
         "",
@@ -82,8 +99,11 @@ def _readme(ablation: Json, tables: list[RowTable], figures: list[str]) -> str:
         f"- {failure['row']}, seed {failure['seed']}, failed: {failure['error']}" for failure in ablation["failures"]
     ]
     lines += [f"- {note}" for note in ablation["notes"]]
-    lines += ["", "![Judge accuracy by row](figures/rows.png)", ""]
+    for stem, (title, _) in headlines.items():
+        lines += ["", f"![{title}](figures/{stem}.png)"]
+    lines += [""]
     for table in tables:
         lines += [f"## {table.name.capitalize()}", "", table.to_markdown()]
-    lines += ["## Trainings", "", *(f"- [{stem}](figures/{stem}.svg)" for stem in figures if stem != "rows"), ""]
+    if trainings:
+        lines += ["## Trainings", "", *(f"- [{stem}](figures/{stem}.svg)" for stem in trainings), ""]
     return "\n".join(lines)

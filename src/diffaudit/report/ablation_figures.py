@@ -1,4 +1,4 @@
-"""Figures of an ablation: rows with their intervals; terms, weights and accuracy over the steps of the trainings."""
+"""Figures of an ablation: rows with their intervals, the frontier of perturbations, and what trainings did by step."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,37 +8,58 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from diffaudit.records import CurvePoint
-from diffaudit.report.ablation_tables import MODES, title
+from diffaudit.report.ablation_layout import MODES, Layout, title
 from diffaudit.report.figures import FAINT, INK, SERIES, STYLE, Floats, smoothed
+from diffaudit.report.frontier import Series, frontier
+from diffaudit.report.perturbation_figures import frontier_point, reference_series
 
 Json = Mapping[str, Any]
 Curves = Mapping[str, Sequence[Sequence[CurvePoint]]]
 
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))
-_MODE_COLOURS = {"one_step": SERIES[1], "rollout": SERIES[0], None: FAINT}
+_MODE_COLOURS = {"one_step": SERIES[1], "rollout": SERIES[0], None: SERIES[0]}
 
 
-def rows_figure(rows: Sequence[Json], measure: str = "judge_accuracy") -> Figure:
-    """Judge accuracy (or another share) of every row with its interval, coloured by mode."""
+def rows_figure(rows: Sequence[Json], layout: Layout) -> Figure:
+    """The headline share of every row with its interval, coloured by mode, with lines at rows of reference."""
+    measure = layout.headline.key
     shown = [row for row in rows if row["metrics"].get(measure)]
     with rc_context(STYLE):
         figure = Figure(figsize=(8.4, 0.9 + 0.3 * len(shown)), layout="constrained")
         axes = figure.add_subplot()
         for height, row in enumerate(reversed(shown)):
-            found, colour = row["metrics"][measure], _MODE_COLOURS[row["mode"]]
+            found, colour = row["metrics"][measure], FAINT if row["reference"] else _MODE_COLOURS[row["mode"]]
             if found["low"] is not None:
                 ends = [100 * found["low"], 100 * found["high"]]
                 axes.plot(ends, [height, height], color=colour, linewidth=5, alpha=0.35, solid_capstyle="round")
             axes.plot([100 * found["value"]], [height], "o", color=colour, markersize=6)
-        for row in shown:
-            if row["name"] in ("start", "oracle"):
-                axes.axvline(100 * row["metrics"][measure]["value"], color=FAINT, linewidth=1, linestyle=_DASHES[1])
+        lines = [row for row in shown if row["name"] in layout.lines]
+        for row in lines:
+            axes.axvline(100 * row["metrics"][measure]["value"], color=FAINT, linewidth=1, linestyle=_DASHES[1])
         axes.set_yticks(range(len(shown)), [title(row) for row in reversed(shown)])
         axes.tick_params(axis="y", labelcolor=INK, labelsize=9)
         axes.set_ylim(-0.6, len(shown) - 0.4)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel(f"{measure.replace('_', ' ')}, in % of images (95 % interval); dashed: start and oracle")
+        dashed = f"; dashed: {' and '.join(dict.fromkeys(row['name'] for row in lines))}" if lines else ""
+        axes.set_xlabel(f"{layout.headline.title.lower()}, in % of images (95 % interval){dashed}")
     return figure
+
+
+def ablation_frontier(rows: Sequence[Json]) -> Figure | None:
+    """Every row of perturbations by name, the baseline marked, among the reference attacks.
+
+    None where no row has both a transfer success and a perceptual distance, as inversions have not.
+    """
+    attacks = [row for row in rows if not row["reference"]]
+    series = []
+    for words, marker, members in (
+        ("baseline", "s", [row for row in attacks if row["baseline"]]),
+        ("rows", "o", [row for row in attacks if not row["baseline"]]),
+    ):
+        points = [point for row in members if (point := frontier_point(row["name"], row["metrics"])) is not None]
+        series += [Series(words, tuple(points), marker=marker, size=7)] if points else []
+    series += reference_series((row["name"], row["metrics"]) for row in rows if row["reference"]) if series else []
+    return frontier(series, height=5.4) if series else None
 
 
 def training_figures(curves: Curves, mode: str | None) -> dict[str, tuple[str, Figure]]:

@@ -5,26 +5,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from diffaudit.report.ablation_layout import MODES, Layout, layout_of, title
 from diffaudit.report.tables import ARROWS, Cell, booktabs, pipe_table, tex, tex_cell
-from diffaudit.report.wording import DIRECTIONS, MEASURES, MINUS, Measure
+from diffaudit.report.wording import DIRECTIONS, MINUS, Measure
 
 Json = Mapping[str, Any]
-
-_BY_KEY = {measure.key: measure for measure in MEASURES}
-COLUMNS = (
-    _BY_KEY["judge_accuracy"],
-    _BY_KEY["target_accuracy"],
-    _BY_KEY["overfit_gap"],
-    Measure("gap_closed", "Gap closed", "up", True, "share of the gap in judge accuracy from row start to oracle"),
-    _BY_KEY["identity_cosine"],
-    _BY_KEY["diversity"],
-    _BY_KEY["perceptual_distance"],
-    Measure("attribute_error", "Attribute error", "nearer", False, "to the source, mean of the attributes"),
-    _BY_KEY["factor_error"],
-)
-"""What the tables show; ``ablation.json`` holds more."""
-
-MODES = {"one_step": "one step", "rollout": "rollout", None: ""}
 
 
 @dataclass(frozen=True)
@@ -53,70 +38,73 @@ class RowTable:
 
 def ablation_tables(ablation: Json) -> list[RowTable]:
     """All tables of ``ablation.json``: results, differences, those asked for by name, secondary tests and claims."""
-    rows = ablation["rows"]
-    tables = [results(rows), differences(rows, ablation["correction"])]
+    rows, layout, correction = ablation["rows"], layout_of(ablation), ablation["correction"]
+    tables = [results(rows, layout), differences(rows, layout, correction)]
     for name, members in ablation["tables"].items():
         kept = [row for row in rows if row["name"] in members]
-        tables += [results(kept, f"{name}-results"), differences(kept, ablation["correction"], f"{name}-differences")]
+        tables += [
+            results(kept, layout, f"{name}-results"),
+            differences(kept, layout, correction, f"{name}-differences"),
+        ]
     if ablation["contrasts"]:
-        tables.append(contrasts(ablation["contrasts"]))
-    return [*tables, secondary(rows), claims(ablation["claims"])]
+        tables.append(contrasts(ablation["contrasts"], layout))
+    return [*tables, secondary(rows, layout), claims(ablation["claims"])]
 
 
-def results(rows: Sequence[Json], name: str = "results") -> RowTable:
+def results(rows: Sequence[Json], layout: Layout, name: str = "results") -> RowTable:
     """Every measure of every row with its interval."""
-    columns = [column for column in COLUMNS if any(row["metrics"].get(column.key) for row in rows)]
+    columns = [column for column in layout.columns if any(row["metrics"].get(column.key) for row in rows)]
+    steady = [[value for value in row["stability"].get("variation", []) if value is not None] for row in rows]
+    trained = any(row["stability"] for row in rows)
     lines = []
-    for row in rows:
+    for row, known in zip(rows, steady, strict=True):
         cells = [_level(row["metrics"].get(column.key), column) for column in columns]
-        known = [variation for variation in row["stability"].get("variation", []) if variation is not None]
-        cells.append(Cell(f"{sum(known) / len(known):.2f}") if known else Cell())
+        if trained:
+            cells.append(Cell(f"{sum(known) / len(known):.2f}") if known else Cell())
         cells.append(Cell() if row["seconds"] is None else Cell(f"{row['seconds']:.0f}"))
         lines.append((title(row), tuple(cells)))
-    heads = [(column.title, column.direction) for column in columns]
+    heads = [(column.title, str(column.direction)) for column in columns]
+    heads += [("Variation", "")] if trained else []
+    notes = [f"{column.title}: {column.meaning}; {DIRECTIONS[column.direction][1]}." for column in columns]
+    notes += layout.notes
+    if trained:
+        notes.append(
+            "Variation: median over the loss terms of their coefficient of variation in the last quarter of the steps."
+        )
     return RowTable(
         name,
-        "Shares in percent; intervals are 95 % bootstraps clustered by class, the seeds nested in it.",
-        (*heads, ("Variation", ""), ("Seconds", "")),
+        f"Shares in percent; intervals are 95 % bootstraps clustered by {layout.cluster}, the seeds nested in it.",
+        (*heads, ("Seconds", "")),
         tuple(lines),
-        (
-            *(f"{column.title}: {column.meaning}; {DIRECTIONS[column.direction][1]}." for column in columns),
-            "Variation: median over the loss terms of their coefficient of variation in the last quarter of the steps.",
-            "Seconds: training and drawing of one run's images, mean over the seeds.",
-        ),
+        (*notes, f"Seconds: {layout.seconds}, mean over the seeds."),
     )
 
 
-def differences(rows: Sequence[Json], correction: str, name: str = "differences") -> RowTable:
-    """Every row minus the baseline of its mode, with the corrected p-value."""
+def differences(rows: Sequence[Json], layout: Layout, correction: str, name: str = "differences") -> RowTable:
+    """Every row minus its baseline, with the corrected p-value."""
     compared = [row for row in rows if row["versus_baseline"]]
-    family = "the rows of both modes in the same column" if correction == "column" else "the whole table"
+    columns = _compared_columns(layout, (row["versus_baseline"] for row in rows))
+    family = layout.family if correction == "column" else "the whole table"
     return RowTable(
         name,
-        "Row minus the baseline of its mode, paired by class and seed; shares in percentage points. p: sign-flip "
-        f"permutation test of class means, corrected (Holm) over {family}.",
-        tuple((column.title, column.direction) for column in _compared_columns(row["versus_baseline"] for row in rows)),
+        f"Row minus {layout.baseline}, paired by {layout.cluster} and seed; shares in percentage points. p: sign-flip "
+        f"permutation test of {layout.cluster} means, corrected (Holm) over {family}.",
+        tuple((column.title, column.direction) for column in columns),
         tuple(
-            (
-                title(row),
-                tuple(
-                    _difference(row["versus_baseline"].get(column.key), column)
-                    for column in _compared_columns(row["versus_baseline"] for row in rows)
-                ),
-            )
+            (title(row), tuple(_difference(row["versus_baseline"].get(column.key), column) for column in columns))
             for row in compared
         ),
         ("* p below 0.05 after correction and the same sign in every seed; (seeds differ): not the same sign.",),
     )
 
 
-def contrasts(found: Sequence[Json]) -> RowTable:
+def contrasts(found: Sequence[Json], layout: Layout) -> RowTable:
     """The further comparisons asked for."""
-    columns = _compared_columns(contrast["metrics"] for contrast in found)
+    columns = _compared_columns(layout, (contrast["metrics"] for contrast in found))
     return RowTable(
         "contrasts",
-        "First row minus the second, paired by class and seed; shares in percentage points; p corrected (Holm) over "
-        "the contrasts.",
+        f"First row minus the second, paired by {layout.cluster} and seed; shares in percentage points; p corrected "
+        "(Holm) over the contrasts.",
         tuple((column.title, column.direction) for column in columns),
         tuple(
             (
@@ -128,23 +116,27 @@ def contrasts(found: Sequence[Json]) -> RowTable:
     )
 
 
-def secondary(rows: Sequence[Json]) -> RowTable:
-    """Effect sizes and the tests that are shown and not relied on, for each judge and for measures of recognition."""
+def secondary(rows: Sequence[Json], layout: Layout) -> RowTable:
+    """Effect sizes and the tests that are shown and not relied on, for measures of recognition."""
     lines = []
     for row in rows:
-        for key, found in row["versus_baseline"].items():
-            if key in ("judge_accuracy", "target_accuracy", "identity_cosine", "factor_error") or key[:7] == "judges.":
-                numbers = (found["effect_size"], found["odds_ratio"])
-                cells = [Cell() if number is None else Cell(_signed(number, "{:.2f}")) for number in numbers]
+        for key, words in layout.recognition:
+            found = row["versus_baseline"].get(key)
+            if found:
+                effect, odds = found["effect_size"], found["odds_ratio"]
+                cells = [
+                    Cell() if effect is None else Cell(_signed(effect, "{:.2f}")),
+                    Cell() if odds is None else Cell(f"{odds:.2f}", _odds_interval(found)),
+                ]
                 tests = (found["secondary"]["mcnemar"], found["secondary"]["wilcoxon"])
                 cells += [Cell() if p is None else Cell(p_value(p)) for p in tests]
-                lines.append((f"{title(row)}, {_name(key)}", tuple(cells)))
+                lines.append((f"{title(row)}, {words}", tuple(cells)))
     return RowTable(
         "secondary",
-        "Effect sizes, and secondary tests, not corrected: exact McNemar takes images as independent, which images of "
-        "one class are not; Wilcoxon is of class means.",
+        f"Effect sizes, and secondary tests, not corrected: exact McNemar, and the interval of the odds, take "
+        f"{layout.pairs}; Wilcoxon is of {layout.cluster} means.",
         (
-            ("Cohen's d of class means", ""),
+            (f"Cohen's d of {layout.cluster} means", ""),
             ("Odds ratio", ""),
             ("McNemar p (secondary)", ""),
             ("Wilcoxon p (secondary)", ""),
@@ -183,19 +175,6 @@ def claims(found: Sequence[Json]) -> RowTable:
     )
 
 
-def title(row: Json) -> str:
-    """A row as tables name it.
-
-    >>> title({"name": "B", "mode": "one_step"}), title({"name": "oracle", "mode": None})
-    ('B (one step)', 'oracle (not an attack)')
-    """
-    if row["name"] == "oracle":
-        return "oracle (not an attack)"
-    if row["name"] in ("upper", "lower"):
-        return {"upper": "photographs of the people", "lower": "photographs of others"}[row["name"]]
-    return f"{row['name']} ({MODES[row['mode']]})" if row["mode"] else str(row["name"])
-
-
 def p_value(p: float) -> str:
     """A p-value as it is printed.
 
@@ -205,22 +184,22 @@ def p_value(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _compared_columns(comparisons: Iterable[Json]) -> list[Measure]:
+def _compared_columns(layout: Layout, comparisons: Iterable[Json]) -> list[Measure]:
     keys = {key for comparison in comparisons for key in comparison}
-    return [column for column in COLUMNS if column.key in keys]
+    return [column for column in layout.columns if column.key in keys]
 
 
 def _level(measure: Json | None, column: Measure) -> Cell:
     if measure is None:
         return Cell()
-    form = partial(_written, share=column.share)
+    form = partial(_written, share=column.share, digits=column.digits)
     return Cell(form(measure["value"]), _interval(measure, form))
 
 
 def _difference(found: Json | None, column: Measure) -> Cell:
     if found is None:
         return Cell()
-    form = partial(_written, share=column.share, sign="+")
+    form = partial(_written, share=column.share, digits=column.digits, sign="+")
     p = found["p_corrected"]
     star = "*" if p < 0.05 and found["same_sign"] else "" if found["same_sign"] else " (seeds differ)"
     return Cell(form(found["difference"]), f"{_interval(found, form)} p {p_value(p)}{star}".strip())
@@ -230,15 +209,15 @@ def _interval(measure: Json, form: Callable[[float], str]) -> str:
     return "" if measure["low"] is None else f"[{form(measure['low'])}, {form(measure['high'])}]"
 
 
-def _written(value: float, *, share: bool, sign: str = "") -> str:
-    return _signed(100 * value, f"{{:{sign}.1f}}") if share else _signed(value, f"{{:{sign}.3f}}")
+def _odds_interval(found: Json) -> str:
+    low, high = found["odds_low"], found["odds_high"]
+    return "" if low is None else f"[{low:.2f}, {'inf)' if high is None else f'{high:.2f}]'}"
+
+
+def _written(value: float, *, share: bool, digits: int = 3, sign: str = "") -> str:
+    return _signed(100 * value, f"{{:{sign}.1f}}") if share else _signed(value, f"{{:{sign}.{digits}f}}")
 
 
 def _signed(value: float, form: str) -> str:
     text = form.format(value)
     return text.replace("-", MINUS) if float(text) else text.lstrip("+-")
-
-
-def _name(key: str) -> str:
-    known = _BY_KEY.get(key)
-    return known.title.lower() if known else f"judge {key.removeprefix('judges.')}"

@@ -12,9 +12,6 @@ from diffaudit.report.page import Card, duration, environment, finished_run, wri
 from diffaudit.report.perturbation_figures import frontier_figure
 from diffaudit.report.perturbation_pictures import GAIN, attack_groups
 from diffaudit.report.perturbation_tables import (
-    CLEAN,
-    DISTANCES,
-    SUCCESS,
     attacks_table,
     defences_table,
     distances_table,
@@ -22,6 +19,7 @@ from diffaudit.report.perturbation_tables import (
     white_box_defences_table,
 )
 from diffaudit.report.perturbation_verdict import perturbation_verdict
+from diffaudit.report.perturbation_wording import CLEAN, DISTANCES, SUCCESS
 from diffaudit.report.wording import DASH, DIRECTIONS, found, interval_of_share, percent
 
 Json = Mapping[str, Any]

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from diffaudit.records import PerturbationRecord, RunFolder
-from diffaudit.report.perturbation_tables import attack_title
+from diffaudit.report.perturbation_wording import attack_title
 from diffaudit.report.pictures import Picture, Vote, embedded, picture
 from diffaudit.study.perturbation_metrics import models_of, success_on_right
 

@@ -1,96 +1,26 @@
 """Tables of a perturbation's report: attacks side by side, models in their roles, defences, distances."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from diffaudit.records import REBUILT
+from diffaudit.report.perturbation_wording import CLEAN, DISTANCES, ROLES, SUCCESS, attack_title, defence_measure
 from diffaudit.report.tables import Table, table_line
 from diffaudit.report.wording import Measure, Row, found
 
 Json = Mapping[str, Any]
 
-SUCCESS = (
-    Measure(
-        "transfer_mean",
-        "Held-out models fooled",
-        "fools",
-        True,
-        "share of the models that the attack never saw which it fools, among those that were right on the clean "
-        "picture; the mean over pictures",
-    ),
-    Measure(
-        "white_box_mean",
-        "Surrogates fooled",
-        "fools",
-        True,
-        "the same of the models that the attack was made on: flattering by construction",
-    ),
-)
-"""Whom an attack fools."""
-
-DISTANCES = (
-    Measure(
-        "perceptual_distance",
-        "Perceptual distance",
-        "visible",
-        False,
-        "squared distance of channel-normalised features of a small network to the clean picture; LPIPS in form, "
-        "not in weights",
-        4,
-    ),
-    Measure("ssim", "SSIM", "alike", False, "structural similarity to the clean picture; 1 is the same picture"),
-    Measure("psnr", "PSNR, dB", "alike", False, "peak signal to noise ratio to the clean picture", 1),
-    Measure("l2", "L2", "visible", False, "root of the sum of squared differences, of images in [0, 1]", 2),
-    Measure("linf", "L-inf", "visible", False, "largest difference of a value; 8/255 is 0.031"),
-    Measure(
-        "colour_difference",
-        "Colour difference",
-        "visible",
-        False,
-        "mean Delta E (CIE 1976) over the pixels; about 2.3 is just noticeable on a flat surface",
-        2,
-    ),
-    Measure(
-        "reconstruction_psnr",
-        "Inversion alone, dB",
-        "alike",
-        False,
-        "peak signal to noise ratio of what DDIM inversion gives back without an attack: the change that the "
-        "autoencoder and the sampler make by themselves",
-        1,
-    ),
-    Measure("seconds_per_image", "Seconds an image", "cost", False, "time over the whole row, all images together", 2),
-)
-"""How far an attack goes, and what it costs."""
-
-CLEAN = Measure(
-    "clean_accuracy", "Clean accuracy", "known", True, "share of the clean pictures that the model has right"
-)
-
-ROLES = {
-    "surrogate": "surrogate: the attack was made on it",
-    "heldout": "held out: the attack never saw it",
-    "sibling": "a relative of a surrogate",
-}
-
 
 def attack_rows(metrics: Json) -> list[tuple[Row, Json]]:
     """The attack and every reference, each with its measures."""
-    rows = [(Row("attack", "Attack", "in the diffusion latent"), metrics)]
-    rows += [(Row(name, attack_title(name), "on pixels"), found) for name, found in metrics["references"].items()]
+    rows = [(Row("attack", attack_title("attack"), "in the diffusion latent"), metrics)]
+    for name, measures in metrics["references"].items():
+        if name == REBUILT:
+            row = Row(name, attack_title(name), "DDIM inversion and decoding alone", "not an attack")
+        else:
+            row = Row(name, attack_title(name), "on pixels")
+        rows.append((row, measures))
     return [(row, {**found, "samples": found["images"], "classes": metrics["classes"]}) for row, found in rows]
-
-
-def attack_title(row: str) -> str:
-    """What a row of the records is called.
-
-    >>> attack_title("attack"), attack_title("mi-fgsm-8"), attack_title("square")
-    ('Attack', 'MI-FGSM 8/255', 'square')
-    """
-    if row == "attack":
-        return "Attack"
-    budget = re.fullmatch(r"(.+)-(\d+)", row)
-    return f"{budget[1].upper()} {budget[2]}/255" if budget else row
 
 
 def attacks_table(metrics: Json) -> Table:
@@ -100,7 +30,7 @@ def attacks_table(metrics: Json) -> Table:
         metrics,
         "attacks",
         "Success is counted on pictures that the model first got right. Shares in percent; intervals are 95 % "
-        "bootstraps clustered by class.",
+        "bootstraps over pictures.",
         [*SUCCESS, *distances],
     )
 
@@ -110,7 +40,7 @@ def distances_table(metrics: Json) -> Table:
     return _by_attack(
         metrics,
         "distances",
-        "Means over all pictures, failures included; intervals are 95 % bootstraps clustered by class.",
+        "Means over all pictures, failures included; intervals are 95 % bootstraps over pictures.",
         DISTANCES[:-1],
     )
 
@@ -122,7 +52,7 @@ def defences_table(metrics: Json) -> Table:
 
 def white_box_defences_table(metrics: Json) -> Table:
     """Surrogates fooled behind each defence, by attack."""
-    measures = [_defence(name, "defended_white_box") for name in metrics["defended_white_box"]]
+    measures = [defence_measure(name, "defended_white_box") for name in metrics["defended_white_box"]]
     return _by_attack(metrics, "white-box-defences", _behind("Surrogates"), measures)
 
 
@@ -147,7 +77,7 @@ def models_table(metrics: Json) -> Table:
     return Table(
         "models",
         "By model, the share of the pictures it first got right that fool it, in percent; intervals are 95 % "
-        "bootstraps clustered by class.",
+        "bootstraps over pictures.",
         (CLEAN, *attacks),
         tuple(lines),
     )
@@ -157,19 +87,14 @@ def defence_measures(metrics: Json) -> list[Measure]:
     """No defence, and every defence of the run, as columns."""
     return [
         Measure("transfer_mean", "No defence", "fools", True, SUCCESS[0].meaning),
-        *(_defence(name, "defended_success") for name in metrics["defended_success"]),
+        *(defence_measure(name, "defended_success") for name in metrics["defended_success"]),
     ]
-
-
-def _defence(name: str, key: str) -> Measure:
-    meaning = f"models fooled behind the defence {name}, among those right on the clean picture behind it"
-    return Measure(f"{key}.{name}", f"Behind {name}", "fools", True, meaning)
 
 
 def _behind(models: str) -> str:
     return (
         f"{models} fooled behind a defence, in percent of the pictures that they have right behind it; a randomised "
-        "defence is tried several times. Intervals are 95 % bootstraps clustered by class."
+        "defence is tried several times. Intervals are 95 % bootstraps over pictures."
     )
 
 

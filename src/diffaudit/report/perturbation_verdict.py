@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from diffaudit.report.perturbation_tables import attack_title
+from diffaudit.records import REBUILT
+from diffaudit.report.perturbation_wording import attack_title
 from diffaudit.report.verdict import Verdict, count, overlap
 from diffaudit.report.wording import DASH, NO_BREAK, found, interval_of_share, percent
 
@@ -50,6 +51,12 @@ def _context(metrics: Json) -> str:
     if behind:
         strongest = min(behind, key=lambda name: behind[name]["value"])
         said.append(f"Behind the strongest defence, {strongest}, {percent(behind[strongest]['value'])} are fooled.")
+    rebuilt = found(metrics["references"].get(REBUILT) or {}, "transfer_mean")
+    if rebuilt:
+        said.append(
+            f"The way to the latent and back alone, without a perturbation, fools held-out models in "
+            f"{percent(rebuilt['value'])}."
+        )
     return " ".join(said)
 
 
@@ -58,11 +65,12 @@ def _frontier(metrics: Json) -> tuple[str, list[str]]:
     mine, distance = found(metrics, "transfer_mean"), found(metrics, "perceptual_distance")
     if mine is None or distance is None:
         return "", []
-    if not metrics["references"]:
+    attacks = {name: measures for name, measures in metrics["references"].items() if name != REBUILT}
+    if not attacks:
         return "", ["No reference attack was run, so there is nothing to read the transfer against."]
     nearer = {
         attack_title(name): (theirs, cost)
-        for name, measures in metrics["references"].items()
+        for name, measures in attacks.items()
         if (theirs := found(measures, "transfer_mean"))
         and (cost := found(measures, "perceptual_distance"))
         and cost["value"] <= distance["value"]
@@ -92,7 +100,7 @@ def _cautions(metrics: Json) -> list[str]:
         )
     held = found(metrics, "transfer_mean")
     if held and held["low"] is None:
-        said.append("All pictures are of one class, so nothing is said about the others.")
+        said.append("There is one such picture, so nothing is said about others.")
     lost = metrics["images"] - held["n"] if held else 0
     if held and lost > 0.2 * metrics["images"]:
         said.append(f"{lost} of {metrics['images']} pictures are left out: no held-out model had them right.")

@@ -28,6 +28,7 @@ from diffaudit.settings.loading import (
     load_audit,
     load_perturbation,
     load_settings,
+    read_mapping,
 )
 from diffaudit.settings.models import (
     AttributeModel,
@@ -203,4 +204,5 @@ __all__ = [
     "load_audit",
     "load_perturbation",
     "load_settings",
+    "read_mapping",
 ]

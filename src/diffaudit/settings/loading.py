@@ -42,7 +42,7 @@ def load_perturbation(path: Path | None, overrides: Mapping[str, Any] | None = N
 
 def load_audit(path: Path) -> AuditSettings:
     """The settings of either audit, as the file's own key ``audit`` says."""
-    values = _mapping(path, str(path))
+    values = read_mapping(path)
     return load_perturbation(path) if values.get("audit") == "perturbation" else load_settings(path)
 
 
@@ -53,7 +53,7 @@ def check_settings(values: Mapping[str, Any], source: str = "settings") -> Inver
 
 def _loaded(path: Path | None, overrides: Mapping[str, Any] | None, kind: type[Kind]) -> Kind:
     source = "settings" if path is None else str(path)
-    values = {} if path is None else _mapping(path, source)
+    values = {} if path is None else read_mapping(path)
     unplaced = []
     for key, value in (overrides or {}).items():
         top = key.partition(".")[0]
@@ -68,7 +68,13 @@ def _loaded(path: Path | None, overrides: Mapping[str, Any] | None, kind: type[K
     return _checked(values, source, kind)
 
 
-def _mapping(path: Path, source: str) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The keys of a YAML file, unchecked; none where it is empty.
+
+    Raises:
+        SettingsError: the file cannot be read, or is no YAML mapping.
+    """
+    source = str(path)
     try:
         values = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:

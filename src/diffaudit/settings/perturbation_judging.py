@@ -58,6 +58,8 @@ class PerturbationJudging(Section):
     Attributes:
         heldout: models that the attack never saw, of other architectures: transfer.
         siblings: near relatives of a surrogate, in a column of their own.
+        references: attacks on pixels, each a row to read the attack against.
+        rebuilt: whether what DDIM inversion and decoding alone give is judged too: the damage that no perturbation did.
         perceptual: the network of the perceptual distance that is reported.
     """
 
@@ -68,4 +70,5 @@ class PerturbationJudging(Section):
     siblings: dict[ModelName, ClassifierModel] = {}
     defences: list[AnyDefence] = [JpegDefence(), BitDepthDefence(), ResizePadDefence(), PurificationDefence()]
     references: list[ReferenceAttack] = []
+    rebuilt: bool = True
     perceptual: NetworkModel = BundledModel(name="attributes")

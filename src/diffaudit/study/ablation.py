@@ -11,16 +11,19 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 import torch
 
 from diffaudit import build
 from diffaudit.errors import DiffauditError, InvalidSetting, RunConflict
 from diffaudit.events import Event
+from diffaudit.perturbation.references import require_foolbox
 from diffaudit.records import RunFolder, write_json
-from diffaudit.settings import InversionSettings, dump_settings
-from diffaudit.study.ablation_settings import Ablation
-from diffaudit.study.ablation_table import ablation_table, run_folder
+from diffaudit.settings import AuditSettings, InversionSettings, PerturbationSettings, dump_settings
+from diffaudit.study.ablation_table import ablation_table
+from diffaudit.study.perturbation_runner import run_perturbation
+from diffaudit.study.planned_rows import Ablation, run_folder
 from diffaudit.study.public_cache import PublicCache
 from diffaudit.study.run import Watcher
 from diffaudit.study.runner import run_inversion
@@ -35,7 +38,7 @@ class PlannedRun:
 
     key: str
     seed: int
-    settings: InversionSettings
+    settings: AuditSettings
     folder: Path
 
 
@@ -49,6 +52,7 @@ def run_ablation(
 
     Raises:
         InvalidSetting: ``workers`` below 1.
+        MissingExtra: reference attacks on pixels are asked for, and foolbox is not installed.
         RunConflict: a run's folder holds a run made with other settings.
         ThreatModelViolation: a row's judge is not independent of the attack.
     """
@@ -91,6 +95,8 @@ def planned_runs(ablation: Ablation, folder: Path) -> list[PlannedRun]:
 def _refuse_at_the_door(ablation: Ablation, runs: Sequence[PlannedRun]) -> None:
     for row in ablation.rows:
         build.check_separation(row.settings)
+        if isinstance(row.settings, PerturbationSettings) and row.settings.judging.references:
+            require_foolbox()
     other = [
         str(run.folder)
         for run in runs
@@ -151,7 +157,13 @@ def _answer(future: Future[str | None]) -> str | None:
 def _attempt(run: PlannedRun, look: PublicCache, command: str, on_event: Watcher | None) -> str | None:
     """Makes one run; the answer is what went wrong, or None. In words: not every error survives the way to a parent."""
     try:
-        run_inversion(run.settings, run.folder, command=command, on_event=on_event, look=look)
+        match run.settings:
+            case InversionSettings():
+                run_inversion(run.settings, run.folder, command=command, on_event=on_event, look=look)
+            case PerturbationSettings():
+                run_perturbation(run.settings, run.folder, command=command, on_event=on_event)
+            case _:
+                assert_never(run.settings)
     except FAILURES as error:
         return _in_words(error)
     return None

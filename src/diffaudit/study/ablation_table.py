@@ -5,39 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diffaudit.records import Record, RunFolder, read_records
 from diffaudit.settings import dump_settings
-from diffaudit.study.ablation_settings import REFERENCES, Ablation, PlannedRow, row_key, start_of
 from diffaudit.study.claims import judged_claims
+from diffaudit.study.measured_rows import TableRow, measured_rows, steadiness
 from diffaudit.study.metrics import vote_rate
-from diffaudit.study.row_comparisons import Comparisons, is_share
-from diffaudit.study.row_images import RowImages, paired, row_images
+from diffaudit.study.planned_rows import Ablation
+from diffaudit.study.reference_rows import START_ROWS
+from diffaudit.study.row_comparisons import Comparisons
+from diffaudit.study.row_images import RowImages, paired
 from diffaudit.study.statistics import share_of_gap, value
 
 Json = dict[str, Any]
 
-
-@dataclass(frozen=True, eq=False)
-class TableRow:
-    """A row as measured: its images, and what its runs say of themselves, by seed."""
-
-    name: str
-    mode: str | None
-    is_baseline: bool
-    images: RowImages
-    stability: Mapping[int, Json] = field(default_factory=dict)
-    seconds: Mapping[int, float] = field(default_factory=dict)
-
-    @property
-    def key(self) -> str:
-        """The row's name with its mode."""
-        return row_key(self.name, self.mode)
+CLUSTERS = {"inversion": "classes", "perturbation": "images"}
+"""What intervals draw, and the tests take as independent."""
 
 
 def ablation_table(
@@ -45,26 +31,30 @@ def ablation_table(
 ) -> Json:
     """Return the contents of ``ablation.json`` from the finished runs in ``folder``.
 
-    Rates, means and their intervals are those of :mod:`diffaudit.study.statistics`, clustered by class with the seeds
-    nested in it. ``versus_baseline`` compares with the baseline of the row's own mode, ``versus_start`` with row
-    `start`; ``contrasts`` are those asked for. ``p_corrected`` is Holm's over all rows' comparisons with their
-    baselines in the same measure (or over the whole table, as ``correction`` says); comparisons with the start and
-    contrasts are families of their own. ``secondary`` holds the tests that are shown and not relied on: exact McNemar
-    (binary measures) takes images as independent, Wilcoxon asks about ranks. Rows without a finished run are left out,
-    and told of in ``notes``.
+    Rates, means and their intervals are those of :mod:`diffaudit.study.statistics`, clustered as ``clusters`` says: by
+    class, or of perturbations by picture, the seeds nested in it. ``versus_baseline`` compares with the baseline of the
+    row's own mode, ``versus_start`` with row `start` or, of perturbations, `rebuilt`; ``contrasts`` are those asked
+    for. ``p_corrected`` is Holm's over all rows' comparisons with their baselines in the same measure (or over the
+    whole table, as ``correction`` says); comparisons with the start and contrasts are families of their own.
+    ``secondary`` holds the tests that are shown and not relied on: exact McNemar takes pairs as independent, Wilcoxon
+    asks about ranks. Odds are those of the same pairs: images, or of ``transfer_mean`` images and held-out models.
+    Rows without a finished run are left out, and told of in ``notes``.
     """
     notes: list[str] = []
-    rows = _measured_rows(ablation, folder, notes)
-    comparisons = Comparisons(resamples=ablation.settings.resamples, correction=ablation.settings.correction)
+    rows, audit = measured_rows(ablation, folder, notes), ablation.settings.audit
+    comparisons = Comparisons(
+        resamples=ablation.settings.resamples, correction=ablation.settings.correction, clusters=CLUSTERS[audit]
+    )
     reported = [_row(row, rows, comparisons, notes) for row in rows]
     contrasts = _contrasts(ablation, rows, comparisons, notes)
     comparisons.correct(notes)
     return {
-        "audit": ablation.settings.audit,
+        "audit": audit,
         "name": ablation.settings.name,
+        "clusters": CLUSTERS[audit],
         "rows": reported,
         "contrasts": contrasts,
-        "claims": judged_claims(reported),
+        "claims": judged_claims(reported) if audit == "inversion" else [],
         "tables": ablation.settings.tables,
         "correction": ablation.settings.correction,
         "failures": [dict(failure) for failure in failures],
@@ -72,11 +62,6 @@ def ablation_table(
         "settings_hash": settings_hash(ablation),
         "command": command,
     }
-
-
-def run_folder(folder: Path, key: str, seed: int) -> Path:
-    """Where the run of a row at a seed lies."""
-    return folder / "runs" / key / str(seed)
 
 
 def settings_hash(ablation: Ablation) -> str:
@@ -87,73 +72,21 @@ def settings_hash(ablation: Ablation) -> str:
     return digest.hexdigest()
 
 
-def _measured_rows(ablation: Ablation, folder: Path, notes: list[str]) -> list[TableRow]:
-    """The rows of the file in order, those that are read from the baselines' runs around them."""
-    rows, references = [], []
-    same = len({repr(start_of(row.settings)) for row in ablation.rows if row.is_baseline}) == 1
-    for planned in ablation.rows:
-        runs = _finished_runs(ablation, folder, planned)
-        missing = len(ablation.settings.seeds) - len(runs)
-        if missing:
-            notes.append(f"{planned.key}: {missing} of {len(ablation.settings.seeds)} seeds have no finished run.")
-        if not runs:
-            continue
-        records = {seed: read_records(run.records) for seed, run in runs.items()}
-        metrics = {seed: json.loads(run.metrics.read_text(encoding="utf-8")) for seed, run in runs.items()}
-        seconds = {seed: spent for seed, run in runs.items() if (spent := _seconds(run, metrics[seed])) is not None}
-        stability = {seed: found["stability"] for seed, found in metrics.items()}
-        said: list[str] = []
-        rows.append(
-            TableRow(
-                planned.name,
-                planned.mode,
-                planned.is_baseline,
-                row_images(_of_row(records, "attack"), notes=said),
-                stability,
-                seconds,
-            )
-        )
-        notes += [f"{planned.key}: {note}" for note in said]
-        for name in REFERENCES if planned.settings.reference_rows else ():
-            images = row_images(_of_row(records, name))
-            if images.keys:
-                references.append(TableRow(name, None if same else planned.mode, False, images))
-    before = [row for row in references if row.name == "start"]
-    return before + rows + [row for row in references if row.name != "start"]
-
-
-def _finished_runs(ablation: Ablation, folder: Path, row: PlannedRow) -> dict[int, RunFolder]:
-    runs = {seed: RunFolder(run_folder(folder, row.key, seed)) for seed in ablation.settings.seeds}
-    return {seed: run for seed, run in runs.items() if run.is_finished()}
-
-
-def _of_row(records: Mapping[int, Sequence[Record]], row: str) -> dict[int, list[Record]]:
-    return {seed: [record for record in found if record.row == row] for seed, found in records.items()}
-
-
-def _seconds(run: RunFolder, metrics: Json) -> float | None:
-    """Training and drawing the attack's images; None for a run that was stopped, whose earlier seconds are lost."""
-    spent: Mapping[str, float] = metrics["seconds"]
-    if json.loads(run.manifest.read_text(encoding="utf-8"))["tries"] > 1 or "train" not in spent:
-        return None
-    drawn = 1 + sum(row in metrics["reference"] for row in ("start", "oracle"))  # each row draws as many
-    return spent["train"] + spent.get("sample", 0.0) / drawn
-
-
 def _row(row: TableRow, rows: Sequence[TableRow], comparisons: Comparisons, notes: list[str]) -> Json:
     baseline = next((other for other in rows if other.is_baseline and other.mode == row.mode), None)
-    references = {
-        name: other for name in ("start", "oracle") if (other := _reference(name, row.mode, rows)) is not None
-    }
+    start = next((other for name in START_ROWS if (other := _reference(name, row.mode, rows)) is not None), None)
+    gap = {name: other for name in ("start", "oracle") if (other := _reference(name, row.mode, rows)) is not None}
     metrics: Json = {name: _measure(name, row.images, comparisons.resamples) for name in row.images.columns}
-    metrics["gap_closed"] = _gap_closed(row, references, comparisons.resamples)
+    if "judge_accuracy" in metrics:
+        metrics["gap_closed"] = _gap_closed(row, gap, comparisons.resamples)
     seconds = list(row.seconds.values())
     found: Json = {
         "name": row.name,
         "mode": row.mode,
         "baseline": row.is_baseline,
+        "reference": row.is_reference,
         "seeds": sorted(set(row.images.seeds.tolist())),
-        "classes": len(set(row.images.classes.tolist())),
+        comparisons.clusters: len(set(row.images.clusters.tolist())),
         "samples": len(row.images.keys),
         "metrics": metrics,
         "stability": steadiness([row.stability[seed] for seed in sorted(row.stability)]),
@@ -161,28 +94,31 @@ def _row(row: TableRow, rows: Sequence[TableRow], comparisons: Comparisons, note
         "versus_baseline": {},
         "versus_start": {},
     }
-    if row.name not in REFERENCES and not row.is_baseline:
-        if baseline is None:
-            notes.append(f"{row.key}: its mode's baseline has no finished run, so it is compared with none.")
-        else:
-            found["versus_baseline"] = comparisons.compare("baseline", row.images, baseline.images, _images(references))
-            if lost := set(row.images.seeds.tolist()) - set(baseline.images.seeds.tolist()):
-                notes.append(f"{row.key}: compared without seeds {sorted(lost)}, which its baseline has not finished.")
-    if row.name not in REFERENCES and "start" in references:
-        found["versus_start"] = comparisons.compare("start", row.images, references["start"].images)
+    if row.is_reference:
+        return found
+    if not row.is_baseline and baseline is None:
+        its = "its mode's baseline" if row.mode else "the baseline"
+        notes.append(f"{row.key}: {its} has no finished run, so it is compared with none.")
+    elif not row.is_baseline and baseline is not None:
+        found["versus_baseline"] = comparisons.compare("baseline", row.images, baseline.images, _images(gap))
+        if lost := set(row.images.seeds.tolist()) - set(baseline.images.seeds.tolist()):
+            notes.append(f"{row.key}: compared without seeds {sorted(lost)}, which its baseline has not finished.")
+    if start is not None:
+        found["versus_start"] = comparisons.compare("start", row.images, start.images)
     return found
 
 
 def _reference(name: str, mode: str | None, rows: Sequence[TableRow]) -> TableRow | None:
-    return next((row for row in rows if row.name == name and row.mode in (mode, None)), None)
+    return next((row for row in rows if row.is_reference and row.name == name and row.mode in (mode, None)), None)
 
 
 def _measure(name: str, images: RowImages, resamples: int) -> Json:
     generator = np.random.default_rng(0)  # afresh, so that no value depends on which others are asked for
-    column = images.columns[name]
-    if is_share(name):
-        return vote_rate(column.tolist(), images.classes.tolist(), resamples=resamples, generator=generator).to_json()
-    return value(column, images.classes, resamples=resamples, generator=generator).to_json()
+    counted = np.isfinite(images.columns[name])
+    column, clusters = images.columns[name][counted], images.clusters[counted]
+    if name in images.shares:
+        return vote_rate(column.tolist(), clusters.tolist(), resamples=resamples, generator=generator).to_json()
+    return value(column, clusters, resamples=resamples, generator=generator).to_json()
 
 
 def _images(references: Mapping[str, TableRow]) -> dict[str, RowImages]:
@@ -198,31 +134,7 @@ def _gap_closed(row: TableRow, references: Mapping[str, TableRow], resamples: in
     if not images.keys or top.mean() <= begun.mean():
         return None
     generator = np.random.default_rng(0)
-    return share_of_gap(reached, begun, top, images.classes, resamples=resamples, generator=generator).to_json()
-
-
-def steadiness(runs: Sequence[Json]) -> Json:
-    """The stability of a row: means over its runs, and ``variation``, each run's median over its terms."""
-    if not any(run["steps"] for run in runs):
-        return {}
-    terms = dict.fromkeys(name for run in runs for name in run["coefficient_of_variation"])
-    by_run = [
-        [variation for variation in run["coefficient_of_variation"].values() if variation is not None] for run in runs
-    ]
-    return {
-        "steps": runs[0]["steps"],
-        "coefficient_of_variation": {
-            name: _mean_known([run["coefficient_of_variation"].get(name) for run in runs]) for name in terms
-        },
-        "variation": [float(np.median(found)) if found else None for found in by_run],
-        "clipped_steps": _mean_known([run["clipped_steps"] for run in runs]),
-        "irregular_steps": _mean_known([run["irregular_steps"] for run in runs]),
-    }
-
-
-def _mean_known(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    return share_of_gap(reached, begun, top, images.clusters, resamples=resamples, generator=generator).to_json()
 
 
 def _contrasts(ablation: Ablation, rows: Sequence[TableRow], comparisons: Comparisons, notes: list[str]) -> list[Json]:

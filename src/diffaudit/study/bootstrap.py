@@ -1,7 +1,8 @@
 """The bootstrap clustered by class: how far a mean over images would move with other classes.
 
 Images of one class share the class, the label embedding and often the source, so they are not independent: an interval
-that counts every image as a trial is too narrow. Classes are independent, so they are what is resampled.
+that counts every image as a trial is too narrow. Classes are independent, so they are what is resampled. Perturbations
+hand their pictures over as the "classes": a picture then comes with all its seeds.
 """
 
 from __future__ import annotations

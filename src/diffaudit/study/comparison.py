@@ -1,7 +1,8 @@
 """Paired comparisons of two configurations: the difference, its interval, its p-values and its size.
 
-Two configurations attack the same classes from the same sources with the same seeds, so they are compared pair by
-pair. The classes are the independent units: the test that counts works on class means.
+Two configurations attack the same classes from the same sources (or the same pictures) with the same seeds, so they are
+compared pair by pair. The classes (of perturbations: the pictures) are the independent units: the test that counts
+works on their means.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
-from statsmodels.stats.contingency_tables import mcnemar
 
 from diffaudit.study.bootstrap import Floats, Integers, cluster_bootstrap, finite_column, label_codes
+from diffaudit.study.matched_pairs import MatchedPairs
 
 EXACT_CLASSES = 14
 """Up to so many classes the sign-flip test counts every pattern of signs; with more it draws some."""
@@ -30,8 +31,7 @@ class Difference:
         value: mean difference over images; ``low`` and ``high`` are its clustered interval (``None``: one class).
         p: :func:`sign_flip_p`; the p-value to read.
         effect_size: :func:`cohens_d` of the class means; ``None`` where it is undefined.
-        odds_ratio: :func:`odds_ratio`; binary columns only, else ``None``.
-        mcnemar: secondary: :func:`mcnemar_p`, which takes images as independent; binary columns only.
+        pairs: the images as matched pairs of yes and no, or the pairs handed in; ``None`` where there are none.
         wilcoxon: secondary: :func:`wilcoxon_p` of the class means.
         by_seed: the mean difference of each seed; empty without seeds.
         p_corrected: ``p`` after Holm's correction over a table, once :func:`corrected` has seen the table.
@@ -42,8 +42,7 @@ class Difference:
     high: float | None
     p: float
     effect_size: float | None
-    odds_ratio: float | None
-    mcnemar: float | None
+    pairs: MatchedPairs | None
     wilcoxon: float
     by_seed: dict[str, float]
     p_corrected: float | None = None
@@ -65,6 +64,7 @@ def paired_difference(
     clusters: ArrayLike,
     seeds: ArrayLike | None = None,
     *,
+    pairs: MatchedPairs | None = None,
     resamples: int = 10_000,
     level: float = 0.95,
     generator: np.random.Generator,
@@ -73,7 +73,8 @@ def paired_difference(
 
     Shapes ``(N,), (N,), (N,), (N,)``, row for row the same (class, source, seed): :func:`aligned` gives the rows. Seeds
     are nested in classes: a drawn class brings the images of all its seeds
-    (:func:`~diffaudit.study.bootstrap.resampled_means` says why it does not draw them again).
+    (:func:`~diffaudit.study.bootstrap.resampled_means` says why it does not draw them again). ``pairs`` are handed in
+    where a value is the mean of several votes, each a pair of its own; binary columns are counted without.
 
     Raises:
         ValueError: for values that are not finite and columns that differ in length or are empty.
@@ -81,7 +82,7 @@ def paired_difference(
     >>> found = paired_difference(
     ...     [True, True, True, True], [False, True, False, True], [0, 0, 1, 1], generator=np.random.default_rng(0)
     ... )
-    >>> found.value, found.p, found.odds_ratio
+    >>> found.value, found.p, found.pairs.odds_ratio
     (0.5, 0.5, 5.0)
     """
     treated, control = finite_column("values", values), finite_column("baseline", baseline)
@@ -95,7 +96,8 @@ def paired_difference(
     interval = cluster_bootstrap(differences, clusters, resamples=resamples, level=level, generator=generator)
     low, high = interval or (None, None)
     binary = bool(np.isin(np.concatenate([treated, control]), (0.0, 1.0)).all())
-    won, lost = int((differences > 0).sum()), int((differences < 0).sum())
+    if pairs is None and binary:
+        pairs = MatchedPairs.of(int((differences > 0).sum()), int((differences < 0).sum()))
     by_seed: dict[str, float] = {}
     if seeds is not None:
         means = _means_by(label_codes("seeds", seeds, len(differences)), differences)
@@ -106,8 +108,7 @@ def paired_difference(
         high=high,
         p=sign_flip_p(class_means, resamples=resamples, generator=generator),
         effect_size=cohens_d(class_means),
-        odds_ratio=odds_ratio(won, lost) if binary else None,
-        mcnemar=mcnemar_p(won, lost) if binary else None,
+        pairs=pairs,
         wilcoxon=wilcoxon_p(class_means),
         by_seed=by_seed,
     )
@@ -191,31 +192,6 @@ def cohens_d(differences: ArrayLike) -> float | None:
     if np.ptp(column) <= 1e-12 * np.abs(column).max():
         return None
     return float(column.mean() / column.std(ddof=1))
-
-
-def odds_ratio(won: int, lost: int) -> float:
-    """Return the odds ratio of matched pairs: pairs won alone by the configuration over pairs won by the baseline.
-
-    In ``(0, inf)``, 1 for no effect. Pairs that agree do not count. Where either count is 0, one half is added to both
-    (Haldane 1956; Anscombe 1956), so that the ratio stays finite: read it with its counts.
-
-    >>> odds_ratio(6, 2), odds_ratio(2, 0)
-    (3.0, 5.0)
-    """
-    return won / lost if won and lost else (won + 0.5) / (lost + 0.5)
-
-
-def mcnemar_p(won: int, lost: int) -> float:
-    """Return the two-sided p-value of the exact McNemar test: binomial over the pairs that disagree.
-
-    Secondary, for it takes images as independent, which images of one class are not.
-
-    Paper: McNemar, "Note on the Sampling Error of the Difference Between Correlated Proportions or Percentages" (1947).
-
-    >>> mcnemar_p(4, 0)
-    0.125
-    """
-    return float(mcnemar([[0, won], [lost, 0]], exact=True).pvalue)
 
 
 def wilcoxon_p(differences: ArrayLike) -> float:

@@ -1,4 +1,4 @@
-"""``metrics.json`` of a perturbation: the attack and every reference, summarised with clustered intervals."""
+"""``metrics.json`` of a perturbation: the attack and every reference, summarised, every interval over pictures."""
 
 import math
 from collections import defaultdict
@@ -14,7 +14,7 @@ from diffaudit.study.statistics import rate, value
 
 Json = dict[str, Any]
 
-_DISTANCES: dict[str, Callable[[PerturbationRecord], float | None]] = {
+DISTANCES: dict[str, Callable[[PerturbationRecord], float | None]] = {
     "perceptual_distance": lambda record: record.perceptual_distance,
     "ssim": lambda record: record.ssim,
     "psnr": lambda record: record.psnr,
@@ -23,6 +23,7 @@ _DISTANCES: dict[str, Callable[[PerturbationRecord], float | None]] = {
     "colour_difference": lambda record: record.colour_difference,
     "reconstruction_psnr": lambda record: record.reconstruction_psnr,
 }
+"""Measures of how far an image is from the clean picture."""
 
 
 def perturbation_metrics(
@@ -50,10 +51,11 @@ def perturbation_metrics(
     - Distances are means over all images of the row, failures included.
     - ``seconds_per_image``: one measurement over the whole row, so it has no interval.
 
-    Intervals resample whole classes: pictures of a class share what makes it easy to confuse. Where every class has one
-    picture, that is resampling images; ``clusters`` says which. Beside the contract stand ``classes``, ``clusters``,
-    ``targeted``, ``sibling_success``, ``white_box_mean``, ``defended_white_box``, ``l2``, ``colour_difference`` and
-    ``notes``.
+    Intervals resample pictures (``clusters`` says so). The labels are all the labels there are, fixed and not drawn;
+    every picture is of another person or scene, and what is audited is a population of pictures. Row `rebuilt`, under
+    ``references``, is what DDIM inversion and decoding alone give: the part of a success that no perturbation made.
+    Beside the contract stand ``classes``, ``clusters``, ``targeted``, ``sibling_success``, ``white_box_mean``,
+    ``defended_white_box``, ``l2``, ``colour_difference`` and ``notes``.
 
     Args:
         records: of one run, in any order.
@@ -78,11 +80,10 @@ def perturbation_metrics(
         if {record.image for record in found} != {record.image for record in attack}:
             said.append(f"{row}: over other images than the attack ({len(found)} against {len(attack)}).")
     times = seconds or {}
-    classes = len({record.label for record in attack})
     return {
         "audit": "perturbation",
-        "classes": classes,
-        "clusters": "images" if classes == len(attack) else "classes",
+        "classes": len({record.label for record in attack}),
+        "clusters": "images",
         "targeted": any(record.goal is not None for record in attack),
         "models": dict(models),
         **_Summary(attack, models, "", said, seed, resamples).everything(times.get("attack")),
@@ -154,7 +155,7 @@ class _Summary:
             "white_box_mean": self._shares([success_on_right(record, surrogates) for record in self.records]),
             "defended_success": {name: self._defended(name, heldout) for name in defences},
             "defended_white_box": {name: self._defended(name, surrogates) for name in defences},
-            **{name: self._mean(name, measure) for name, measure in _DISTANCES.items()},
+            **{name: self._mean(name, measure) for name, measure in DISTANCES.items()},
             "seconds_per_image": None
             if seconds is None
             else {"value": seconds / len(self.records), "low": None, "high": None},
@@ -162,7 +163,7 @@ class _Summary:
 
     def _clean(self, name: str) -> Json:
         hits = [record.clean_hits[name] for record in self.records]
-        return rate(hits, self._labels(), resamples=self.resamples, generator=self._generator()).to_json()
+        return rate(hits, self._pictures(), resamples=self.resamples, generator=self._generator()).to_json()
 
     def _success(self, name: str) -> Json | None:
         found = self._shares([success_on_right(record, [name]) for record in self.records])
@@ -174,14 +175,14 @@ class _Summary:
         return self._shares([defended_success(record, defence, models) for record in self.records])
 
     def _shares(self, shares: Sequence[float | None]) -> Json | None:
-        kept = [(share, label) for share, label in zip(shares, self._labels(), strict=True) if share is not None]
+        kept = [(share, image) for share, image in zip(shares, self._pictures(), strict=True) if share is not None]
         if not kept:
             return None
-        votes, labels = zip(*kept, strict=True)
-        return vote_rate(votes, labels, resamples=self.resamples, generator=self._generator()).to_json()
+        votes, images = zip(*kept, strict=True)
+        return vote_rate(votes, images, resamples=self.resamples, generator=self._generator()).to_json()
 
     def _mean(self, name: str, measure: Callable[[PerturbationRecord], float | None]) -> Json | None:
-        found = [(number, record.label) for record in self.records if (number := measure(record)) is not None]
+        found = [(number, record.image) for record in self.records if (number := measure(record)) is not None]
         if not found:
             return None
         bad = sum(not math.isfinite(number) for number, _ in found)
@@ -190,11 +191,11 @@ class _Summary:
             return None
         if len(found) < len(self.records):
             self.notes.append(f"{self.prefix}{name}: measured on {len(found)} of {len(self.records)} images.")
-        numbers, labels = zip(*found, strict=True)
-        return value(numbers, labels, resamples=self.resamples, generator=self._generator()).to_json()
+        numbers, images = zip(*found, strict=True)
+        return value(numbers, images, resamples=self.resamples, generator=self._generator()).to_json()
 
-    def _labels(self) -> list[int]:
-        return [record.label for record in self.records]
+    def _pictures(self) -> list[int]:
+        return [record.image for record in self.records]
 
     def _generator(self) -> np.random.Generator:
         """Each interval draws afresh, so that no value depends on which others are asked for."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,9 +15,9 @@ from diffaudit.judging.perturbed import Perturbed
 from diffaudit.perturbation.attack import Iteration, attack
 from diffaudit.perturbation.movers import mover_of
 from diffaudit.perturbation.plans import Plans
-from diffaudit.perturbation.references import Reference, reference_examples
+from diffaudit.perturbation.references import Reference, reference_examples, require_foolbox
 from diffaudit.perturbation.scene import Perturber, Scene, prepared
-from diffaudit.records import RunFolder, read_perturbation_records, write_atomically, write_json
+from diffaudit.records import REBUILT, RunFolder, read_perturbation_records, write_atomically, write_json
 from diffaudit.settings import PerturbationSettings
 from diffaudit.study.attention_pictures import attention_of_labels, save_attention
 from diffaudit.study.checkpoints import load_tensors, save_tensors
@@ -50,6 +50,7 @@ def run_perturbation(
     """Runs a perturbation into ``folder`` and returns it, report included. A stopped run goes on at its last batch.
 
     Raises:
+        MissingExtra: reference attacks are asked for, and foolbox is not installed.
         RunConflict: the folder holds a run made with other settings.
         ThreatModelViolation: a held-out model is not independent of a surrogate.
     """
@@ -61,6 +62,9 @@ def run_perturbation(
     with reproducible(settings):
         with run.timed("load"):
             run.watch(Event("load", 0, 0, {}))
+            build.check_separation(settings)
+            if settings.judging.references:
+                require_foolbox()
             pictures = build.victims(settings.images)
             perturber = build.build_perturber(settings, pictures.classes)
             plans = build.build_plans(settings, perturber)
@@ -68,7 +72,10 @@ def run_perturbation(
             judge = build.build_perturbation_judge(settings, perturber)
         save_pictures(run.folder.images / "clean", pictures.images)
         done = _perturbed(run, perturber, plans, pictures)
-        rows = [_row(run, pictures, done), *_references(run, perturber, pictures, done.goals)]
+        rows = [_attacked(run, pictures, done)]
+        if settings.judging.rebuilt:
+            rows.append(_row(run, REBUILT, done.rebuilt, pictures, done.goals))
+        rows += _references(run, perturber, pictures, done.goals)
         with run.timed("judge"):
             run.watch(Event("judge", 0, 0, {}))
             lines = []
@@ -163,19 +170,25 @@ def _save_attention(
         save_attention(run.folder.attention(number, "after"), perturbed, after)
 
 
-def _row(run: PerturbationRun, pictures: build.LabelledImages, done: _Done) -> Perturbed:
-    """Row ``attack`` as read back from its PNG files."""
-    save_pictures(run.folder.images / "attack", done.images)
+def _attacked(run: PerturbationRun, pictures: build.LabelledImages, done: _Done) -> Perturbed:
+    """Row ``attack``."""
+    row = _row(run, "attack", done.images, pictures, done.goals)
+    return replace(row, reconstructions=done.rebuilt, iterations=done.iterations)
+
+
+def _row(
+    run: PerturbationRun, name: str, images: Tensor, pictures: build.LabelledImages, goals: Tensor | None
+) -> Perturbed:
+    """A row as read back from its PNG files."""
+    save_pictures(run.folder.images / name, images)
     return Perturbed(
-        row="attack",
-        images=read_pictures(run.folder.images / "attack", len(pictures)),
+        row=name,
+        images=read_pictures(run.folder.images / name, len(pictures)),
         clean=pictures.images,
         labels=pictures.labels,
         names=pictures.names,
         numbers=range(len(pictures)),
-        goals=done.goals,
-        reconstructions=done.rebuilt,
-        iterations=done.iterations,
+        goals=goals,
     )
 
 
@@ -195,13 +208,4 @@ def _references(
                 goals,
                 seed=run.settings.seed,
             )
-        save_pictures(run.folder.images / reference.name, images)
-        yield Perturbed(
-            row=reference.name,
-            images=read_pictures(run.folder.images / reference.name, len(pictures)),
-            clean=pictures.images,
-            labels=pictures.labels,
-            names=pictures.names,
-            numbers=range(len(pictures)),
-            goals=goals,
-        )
+        yield _row(run, reference.name, images, pictures, goals)

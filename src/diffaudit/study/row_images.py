@@ -4,48 +4,56 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from diffaudit.records import Record
 from diffaudit.study.bootstrap import Floats, Integers
 from diffaudit.study.comparison import aligned
+from diffaudit.study.matched_pairs import MatchedPairs
 
-Key = tuple[int, int, int]
+Key = tuple[int, int, int] | tuple[str, int, int]
 
-_MEASURES: dict[str, Callable[[Record], float | None]] = {
-    "judge_accuracy": lambda record: record.judge_accuracy,
-    "judge_accuracy_top5": lambda record: record.judge_accuracy_top5,
-    "target_accuracy": lambda record: float(record.target_hit),
-    "overfit_gap": lambda record: record.target_hit - record.judge_accuracy,
-    "identity_cosine": lambda record: record.identity_cosine,
-    "knn_distance": lambda record: record.knn_distance,
-    "diversity": lambda record: record.diversity,
-    "perceptual_distance": lambda record: record.perceptual_distance,
-    "attribute_error": lambda record: _mean((record.attribute_error or {}).values()),
-    "factor_error": lambda record: record.factor_error,
-}
-SHARES = ("judge_accuracy", "judge_accuracy_top5", "target_accuracy")
-"""Measures that are shares of images; so are ``judges.<name>``. The others are means."""
+
+class OfRow(Protocol):
+    """A record that says which row of its run it is of."""
+
+    @property
+    def row(self) -> str:
+        """Such as ``attack``."""
+        ...
+
+
+Measured = TypeVar("Measured", bound=OfRow)
+Measures = Mapping[str, Callable[[Measured], float | None]]
 
 
 @dataclass(frozen=True, eq=False)
 class RowImages:
-    """``keys`` (class, seed, sample) in order, and ``columns (N,)`` by measure.
+    """``keys`` (cluster, seed, number) in order, and ``columns (N,)`` by measure.
 
-    Which candidates a row keeps is its own doing, so ``sample`` is the image's rank in its class and seed. Images of
-    two rows are paired by key: the classes, the seeds and the sources drawn from are then the same, and class means,
-    on which differences, intervals and the p-value rest, do not depend on the order inside a class.
+    A cluster is what intervals draw: the class of an inversion, the picture of a perturbation. Images of two rows are
+    paired by key.
+
+    Attributes:
+        keys: cluster, seed and number of each image.
+        columns: NaN where an image does not count in a measure.
+        shares: measures that are shares of images; the others are means.
+        votes: by measure that is a mean of votes, the names of those votes. Rows whose votes differ (other models) are
+            not compared in it. A vote that is a column too makes a matched pair of every image.
     """
 
     keys: tuple[Key, ...]
     columns: Mapping[str, Floats]
+    shares: frozenset[str] = frozenset()
+    votes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
-    def classes(self) -> Integers:
-        """``(N,)`` class of each image."""
-        return np.array([key[0] for key in self.keys], dtype=np.intp)
+    def clusters(self) -> NDArray[Any]:
+        """``(N,)`` cluster of each image."""
+        return np.array([key[0] for key in self.keys])
 
     @property
     def seeds(self) -> Integers:
@@ -56,41 +64,51 @@ class RowImages:
         """The images of these seeds alone."""
         kept = np.isin(self.seeds, sorted(seeds))
         keys = tuple(key for key in self.keys if key[1] in seeds)
-        return RowImages(keys, {name: column[kept] for name, column in self.columns.items()})
+        return replace(self, keys=keys, columns={name: column[kept] for name, column in self.columns.items()})
 
 
-def row_images(records: Mapping[int, Sequence[Record]], *, notes: list[str] | None = None) -> RowImages:
-    """The images of one row from its records by seed.
+Reader = Callable[[str, list[str]], RowImages]
+"""The images of a row by its name in the records; a list is told what is left out."""
 
-    A measure that some image lacks or has as NaN or infinity has no column, for a mean over the rest would be another
-    measure; ``notes`` is told where some images have it.
+
+def tabulated(
+    images: Sequence[tuple[Key, Measured]],
+    measures: Measures[Measured],
+    *,
+    shares: Collection[str],
+    partial: Collection[str] = (),
+    votes: Mapping[str, tuple[str, ...]] | None = None,
+    notes: list[str] | None = None,
+) -> RowImages:
+    """The images with a column for each measure.
+
+    Of the measures that are ``partial``, an image without a value does not count. Any other that some image lacks or
+    has as NaN or infinity has no column, for a mean over the rest would be another measure; ``notes`` is told where
+    some images have it.
     """
     told = [] if notes is None else notes
-    images = sorted(
-        (((record.label, seed, record.sample), record) for seed, found in records.items() for record in found),
-        key=lambda image: image[0],
-    )
-    measures = dict(_MEASURES)
-    for name in dict.fromkeys(name for _, record in images for name in record.judges):
-        measures[f"judges.{name}"] = lambda record, name=name: float(record.judges[name].hit)  # type: ignore[misc]
-    for name in dict.fromkeys(name for _, record in images for name in record.attribute_error or {}):
-        measures[f"attribute_error.{name}"] = lambda record, name=name: (record.attribute_error or {}).get(name)  # type: ignore[misc]
+    ordered = sorted(images, key=lambda image: image[0])
     columns = {}
     for name, measure in measures.items():
-        values = [measure(record) for _, record in images]
+        values = [measure(found) for _, found in ordered]
         known = [value for value in values if value is not None and math.isfinite(value)]
-        if values and len(known) == len(values):
-            columns[name] = np.array(known, dtype=np.float64)
+        if known and (name in partial or len(known) == len(values)):
+            columns[name] = np.array([math.nan if value is None else value for value in values], dtype=np.float64)
         elif known:
             told.append(f"{name}: measured on {len(known)} of {len(values)} images, so it is left out.")
-    return RowImages(tuple(key for key, _ in images), columns)
+    return RowImages(tuple(key for key, _ in ordered), columns, frozenset(shares) & columns.keys(), votes or {})
+
+
+def of_row(records: Mapping[int, Sequence[Measured]], row: str) -> dict[int, list[Measured]]:
+    """The records of one row, by seed."""
+    return {seed: [record for record in found if record.row == row] for seed, found in records.items()}
 
 
 def paired(row: RowImages, *others: RowImages) -> tuple[RowImages, ...]:
     """All rows on the seeds that all of them have, image for image in the first one's order.
 
     Raises:
-        ValueError: in a common seed one has a (class, sample) that another lacks.
+        ValueError: in a common seed one has an image that another lacks.
     """
     common = set.intersection(*(set(each.seeds.tolist()) for each in (row, *others)))
     first = row.of_seeds(common)
@@ -98,9 +116,18 @@ def paired(row: RowImages, *others: RowImages) -> tuple[RowImages, ...]:
     for other in others:
         part = other.of_seeds(common)
         order = aligned(first.keys, part.keys)
-        found.append(RowImages(first.keys, {name: column[order] for name, column in part.columns.items()}))
+        columns = {name: column[order] for name, column in part.columns.items()}
+        found.append(replace(part, keys=first.keys, columns=columns))
     return tuple(found)
 
 
-def _mean(values: Collection[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+def voted_pairs(one: RowImages, other: RowImages, measure: str) -> MatchedPairs | None:
+    """The votes behind ``measure`` of two paired rows, each image and vote a pair; None where the votes are no columns.
+
+    Pairs of which one side does not count are left out.
+    """
+    names = [name for name in one.votes.get(measure, ()) if name in one.columns and name in other.columns]
+    if not names:
+        return None
+    differences = np.concatenate([one.columns[name] - other.columns[name] for name in names])
+    return MatchedPairs.of(int((differences > 0).sum()), int((differences < 0).sum()))

@@ -3,10 +3,18 @@ from typing import Any
 
 import pytest
 
-from diffaudit.settings import SettingsError, check_settings
-from diffaudit.study.ablation_settings import Ablation, start_of
+from diffaudit.settings import InversionSettings, SettingsError, check_settings
+from diffaudit.study.planned_rows import Ablation
+from diffaudit.study.reference_rows import start_of
 
 Load = Callable[[dict[str, Any]], Ablation]
+
+
+def resolved(load: Load, values: dict[str, Any]) -> list[InversionSettings]:
+    """The rows' settings, inversions all."""
+    found = [row.settings for row in load(values).rows]
+    assert all(isinstance(settings, InversionSettings) for settings in found)
+    return found  # type: ignore[return-value]
 
 
 def faults_of(load: Load, values: dict[str, Any]) -> str:
@@ -26,12 +34,13 @@ def test_a_row_is_the_base_then_its_mode_then_itself(load: Load, ablation_values
     }
     one_step, rollout, scheme = load(ablation_values).rows
     assert [row.key for row in (one_step, rollout, scheme)] == ["one_step-baseline", "rollout-baseline", "rollout-A+B"]
-    assert (one_step.settings.embedding.kind, rollout.settings.embedding.kind) == ("table", "manifold")
-    assert (one_step.settings.image.mode, scheme.settings.image.mode) == ("one_step", "rollout")
-    assert (rollout.settings.stages[0].batch, scheme.settings.stages[0].batch, scheme.settings.image.steps) == (4, 2, 3)
     assert (scheme.settings.name, scheme.settings.threads) == ("study-rollout-A-B", 1)
     assert scheme.at(7).seed == 7
-    assert [row.settings.classes for row in (one_step, scheme)] == [list(range(8))] * 2
+    first, second, third = resolved(load, ablation_values)
+    assert (first.embedding.kind, second.embedding.kind) == ("table", "manifold")
+    assert (first.image.mode, third.image.mode) == ("one_step", "rollout")
+    assert (second.stages[0].batch, third.stages[0].batch, third.image.steps) == (4, 2, 3)
+    assert [settings.classes for settings in (first, third)] == [list(range(8))] * 2
 
 
 def test_the_ablation_sets_what_rows_may_not(load: Load, ablation_values: dict[str, Any]) -> None:
@@ -43,7 +52,7 @@ def test_the_ablation_sets_what_rows_may_not(load: Load, ablation_values: dict[s
             {"name": "B", "mode": "rollout", "set": {"stages.0.batch": 2}},
         ],
     }
-    baseline, scheme = (row.settings for row in load(ablation_values).rows)
+    baseline, scheme = resolved(load, ablation_values)
     assert (baseline.attack.public.identities, scheme.attack.public.identities) == (300, 300)  # type: ignore[union-attr]
     assert (baseline.image.steps, baseline.stages[0].batch, scheme.stages[0].batch) == (3, 6, 2)
     ablation_values["set"]["seed"] = 4
@@ -62,7 +71,7 @@ def test_a_row_that_sets_a_list_whole_is_rid_of_what_its_mode_sets_inside(
             {"name": "B", "mode": "rollout", "set": {"stages": [stage]}},
         ],
     }
-    baseline, scheme = (row.settings for row in load(ablation_values).rows)
+    baseline, scheme = resolved(load, ablation_values)
     assert [stage.steps for stage in baseline.stages] == [1, 9]
     assert [stage.steps for stage in scheme.stages] == [1]
 
@@ -72,9 +81,9 @@ def test_reference_rows_are_drawn_once(load: Load, ablation_values: dict[str, An
         {"name": "B", "mode": "rollout"},
         {"name": "baseline", "mode": ["one_step", "rollout"]},
     ]
-    assert [row.settings.reference_rows for row in load(ablation_values).rows] == [False, True, False]
+    assert [settings.reference_rows for settings in resolved(load, ablation_values)] == [False, True, False]
     ablation_values["modes"] = {"rollout": {"sampling.strength": 0.5}}  # another start: drawn for each mode
-    assert [row.settings.reference_rows for row in load(ablation_values).rows] == [False, True, True]
+    assert [settings.reference_rows for settings in resolved(load, ablation_values)] == [False, True, True]
 
 
 def test_every_fault_is_told_at_once(load: Load, ablation_values: dict[str, Any]) -> None:

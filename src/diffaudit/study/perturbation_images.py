@@ -1,0 +1,62 @@
+"""What an ablation's table reads of a perturbation's runs: their images, each picture a cluster, and the seconds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from diffaudit.records import PerturbationRecord, RunFolder, read_perturbation_records
+from diffaudit.study.perturbation_metrics import DISTANCES, defended_success, models_of, success_on_right
+from diffaudit.study.row_images import Measures, Reader, RowImages, of_row, tabulated
+
+
+def perturbation_images(
+    records: Mapping[int, Sequence[PerturbationRecord]], models: Mapping[str, str], *, notes: list[str] | None = None
+) -> RowImages:
+    """The images of one row from its records by seed; ``models`` gives each model's role.
+
+    Columns: ``transfer_mean`` and ``white_box_mean`` (:func:`~diffaudit.study.perturbation_metrics.success_on_right`
+    of the held-out models and of the surrogates), ``transfer.<model>``, ``sibling.<model>``, ``defended.<defence>``
+    (the mean over the held-out models), the distances, and ``iterations``. In a share, an image that no model got
+    right does not count. ``transfer_mean`` is the mean of the votes ``transfer.<model>``.
+    """
+    found = [record for rows in records.values() for record in rows]
+    surrogates, heldout = models_of(models, "surrogate"), models_of(models, "heldout")
+    shares: dict[str, Any] = {
+        "transfer_mean": lambda record: success_on_right(record, heldout),
+        "white_box_mean": lambda record: success_on_right(record, surrogates),
+    }
+    for name in heldout:
+        shares[f"transfer.{name}"] = lambda record, name=name: success_on_right(record, [name])
+    for name in models_of(models, "sibling"):
+        shares[f"sibling.{name}"] = lambda record, name=name: success_on_right(record, [name])
+    for name in dict.fromkeys(name for record in found for name in record.defended):
+        shares[f"defended.{name}"] = lambda record, name=name: defended_success(record, name, heldout)
+    measures: Measures[PerturbationRecord] = {**shares, **DISTANCES, "iterations": lambda record: record.iterations}
+    return tabulated(
+        [((record.name, seed, record.image), record) for seed, rows in records.items() for record in rows],
+        measures,
+        shares=shares,
+        partial=shares,
+        votes={
+            "transfer_mean": tuple(f"transfer.{name}" for name in heldout),
+            "white_box_mean": tuple(f"white_box.{name}" for name in surrogates),
+        },
+        notes=notes,
+    )
+
+
+def perturbation_reader(runs: Mapping[int, RunFolder]) -> Reader:
+    """What reads the images of a row, all seeds together."""
+    records = {seed: read_perturbation_records(run.records) for seed, run in runs.items()}
+    models: dict[str, str] = {}
+    for run in runs.values():
+        models |= json.loads(run.metrics.read_text(encoding="utf-8"))["models"]
+    return lambda row, notes: perturbation_images(of_row(records, row), models, notes=notes)
+
+
+def perturbation_seconds(metrics: Mapping[str, Any], row: str) -> float | None:
+    """Making the images of a row, without judging them; a row that was not made apart has no time of its own."""
+    seconds: float | None = metrics["seconds"].get(row)
+    return seconds
