@@ -9,7 +9,13 @@ from torch import Tensor
 from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
 
-from diffaudit.judging import TooFewSamplesError, frechet_distance, gaussian_frechet_distance, kernel_distance
+from diffaudit.judging import (
+    TooFewSamplesError,
+    frechet_distance,
+    gaussian_frechet_distance,
+    kernel_discrepancies,
+    kernel_distance,
+)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -135,3 +141,76 @@ def test_what_is_no_covariance_is_refused() -> None:
     one = torch.eye(2)
     with pytest.raises(ValueError, match=r"`covariance` should be symmetric with no negative eigenvalue. Found -1."):
         gaussian_frechet_distance(one[0], torch.tensor([[0.0, 1.0], [1.0, 0.0]]), one[0], one)
+
+
+def drawn(classes: int, each: int, seed: int, *, people: int) -> tuple[Tensor, Tensor]:
+    """``each`` images of every class around its own centre; the centres follow from ``people`` alone."""
+    centres = normal(classes, 3, seed=people)
+    images = centres.repeat_interleave(each, 0) + 0.3 * normal(classes * each, 3, seed=seed)
+    return images, torch.arange(classes).repeat_interleave(each)
+
+
+def test_discrepancies_pair_by_pair() -> None:
+    features, references = normal(7, 3), normal(5, 3, seed=1)
+    labels, reference_labels = torch.tensor([4, 9, 4, 9, 4, 9, 9]), torch.tensor([9, 9, 4, 4, 4])
+
+    def mean(first: Tensor, ones: Tensor, one: int, second: Tensor, others: Tensor, other: int) -> float:
+        pairs = [
+            float((first[i] @ second[j] / 3 + 1) ** 3)
+            for i in range(len(first))
+            for j in range(len(second))
+            if ones[i] == one and others[j] == other and not (first is second and i == j)
+        ]
+        return sum(pairs) / len(pairs)
+
+    expected = [
+        [
+            mean(features, labels, c, features, labels, d)
+            + mean(references, reference_labels, c, references, reference_labels, d)
+            - mean(features, labels, c, references, reference_labels, d)
+            - mean(features, labels, d, references, reference_labels, c)
+            for d in (4, 9)
+        ]
+        for c in (4, 9)
+    ]
+    found = kernel_discrepancies(features, labels, references, reference_labels, minimum=2)
+    assert torch.allclose(found, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_discrepancy_of_one_class_is_the_kernel_distance() -> None:
+    features, references = normal(60, 4), 1 + normal(50, 4, seed=1)
+    found = kernel_discrepancies(features, torch.zeros(60).long(), references, torch.zeros(50).long())
+    assert found.item() == pytest.approx(kernel_distance(features, references).item())
+
+
+def test_discrepancies_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = (*drawn(5, 12, 1, people=0), *drawn(5, 10, 2, people=0))
+    whole = kernel_discrepancies(*samples)
+    monkeypatch.setattr("diffaudit.judging.fidelity._ROWS_AT_ONCE", 7)
+    assert torch.allclose(kernel_discrepancies(*samples), whole)
+
+
+def test_as_many_images_of_every_class_make_the_plain_kernel_distance_too_small() -> None:
+    """Both samples are of the same people, so 0 is expected; pairs of one class are fewer than chance would make."""
+    ours, plain = [], []
+    for study in range(150):
+        images, labels = drawn(8, 4, 2 * study, people=study)
+        photographs, people = drawn(8, 8, 2 * study + 1, people=study)
+        ours.append(kernel_discrepancies(images, labels, photographs, people, minimum=2).mean())
+        plain.append(kernel_distance(images, photographs, minimum=2))
+    error = torch.stack(ours).std() / 150**0.5
+    assert abs(torch.stack(ours).mean()) < 3 * error
+    assert torch.stack(plain).mean() < -5 * error
+
+
+def test_discrepancies_refuse_what_cannot_be_paired() -> None:
+    images, labels = drawn(5, 12, 1, people=0)
+    once = torch.cat([labels[:-1], torch.tensor([7])])
+    with pytest.raises(TooFewSamplesError, match=r"at least 50 rows for the kernel distance\. Found 24"):
+        kernel_discrepancies(images[:24], labels[:24], images, labels)
+    with pytest.raises(TooFewSamplesError, match=r"`labels` should name every class twice.*Found class 7 once"):
+        kernel_discrepancies(images, once, images, labels)
+    with pytest.raises(ValueError, match="`reference_labels` should name the classes"):
+        kernel_discrepancies(images, labels, images, labels + 1)
+    with pytest.raises(ValueError, match="`labels` should be one integer per image"):
+        kernel_discrepancies(images, labels[1:], images, labels)

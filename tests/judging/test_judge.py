@@ -193,6 +193,14 @@ def test_batches_change_nothing() -> None:
     assert judge().records(ATTACK, batch=1) == judge().records(ATTACK)
 
 
+def test_embeddings_by_hand_make_the_same_records() -> None:
+    found = judge().embed(ATTACK.images)
+    assert torch.allclose(found, torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.6, 0.8]]))
+    assert torch.equal(judge().embed(ATTACK.images, batch=1), found)
+    assert torch.equal(judge().private_embeddings, judge().embed(PRIVATE.images))
+    assert judge().records(ATTACK, embeddings=found) == judge().records(ATTACK)
+
+
 def test_private_pictures_of_classes_come_class_by_class() -> None:
     part = PrivatePictures(pictures(RED, GREEN, BLUE), torch.tensor([4, 2, 4]), FACTORS).of(torch.tensor([2, 4]))
     assert part.labels.tolist() == [2, 4, 4]

@@ -93,6 +93,7 @@ def test_names_are_the_contract() -> None:
         "factor_error",
         "reference",
         "overfit_gap",
+        "distribution",
         "stability",
         "seconds",
     } <= set(found)
@@ -180,6 +181,11 @@ def test_one_class_has_no_interval() -> None:
     found = metrics(ATTACK[:2])
     assert (found["judge_accuracy"]["low"], found["judge_accuracy"]["high"]) == (None, None)
     assert found["judge_accuracy"]["naive_low"] is not None
+
+
+def test_rows_as_sets_are_handed_through() -> None:
+    assert metrics(ATTACK)["distribution"] is None
+    assert metrics(ATTACK, distribution={"rows": {}})["distribution"] == {"rows": {}}
 
 
 def test_seconds_and_stability_are_handed_through() -> None:

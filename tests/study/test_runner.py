@@ -24,7 +24,7 @@ from diffaudit.study.runner import run_inversion
 METRICS = {
     "audit", "classes", "samples", "target_accuracy", "judge_accuracy", "judge_accuracy_top5", "judges",
     "identity_cosine", "knn_distance", "diversity", "perceptual_distance", "attribute_error", "factor_error",
-    "reference", "overfit_gap", "stability", "seconds",
+    "reference", "overfit_gap", "distribution", "stability", "seconds",
 }  # fmt: skip
 
 
@@ -32,7 +32,10 @@ def results(folder: Path) -> dict[str, bytes]:
     """Everything of a run that may not differ between repeats."""
     run = RunFolder(folder)
     files = [run.records, run.curves, *sorted(run.images.rglob("*.png"))]
-    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+    metrics = json.loads(run.metrics.read_text()) | {"seconds": None}
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files} | {
+        run.metrics.name: json.dumps(metrics).encode()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +62,37 @@ def test_a_run_leaves_all_that_a_report_needs(tiny_settings: InversionSettings, 
     assert len(read_curves(run.curves)) == 6
     assert run.report.exists()
     assert json.loads(run.manifest.read_text())["state"] == "finished"
+
+
+def test_rows_are_compared_as_sets(tiny_values: dict[str, Any], tmp_path: Path) -> None:
+    """17 classes of 3 images are the 51 that the measures need; `lower` is the set of `upper`."""
+    tiny_values |= {"classes": 17, "stages": [tiny_values["stages"][0] | {"steps": 0}]}
+    tiny_values["sampling"] |= {"keep": 3, "finishing": {"steps": 1}}
+    tiny_values["attack"]["public"]["identities"] = 60
+    tiny_values["judging"]["private"]["per_identity"] = 4
+    folder = run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")
+    metrics = json.loads(RunFolder(folder).metrics.read_text())
+    found = metrics["distribution"]
+    assert (found["references"], found["classes"]) == (68, 17)
+    assert found["rows"].keys() == {"attack", "attack-finished", "start", "oracle", "public"}
+    for row in found["rows"].values():
+        assert row["n"] == 51
+        assert row["frechet_distance"] is None
+        assert row["kernel_distance"]["low"] < row["kernel_distance"]["value"] < row["kernel_distance"]["high"]
+        assert all(0 <= row[name]["value"] <= 1 for name in ("precision", "recall", "coverage"))
+    assert metrics["notes"] == ["frechet_distance: needs at least 2048 images in each set, has 51."]
+    page = RunFolder(folder).report.read_text()
+    assert "as a set?" in page
+    assert (folder / "tables" / "distribution.md").exists()
+
+
+def test_too_few_public_pictures_are_no_set(tiny_values: dict[str, Any], tmp_path: Path) -> None:
+    tiny_values["attack"]["public"] |= {"identities": 3, "per_identity": 1}
+    tiny_values |= {"stages": [tiny_values["stages"][0] | {"steps": 0}]}
+    folder = run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")
+    metrics = json.loads(RunFolder(folder).metrics.read_text())
+    assert "public" not in metrics["distribution"]["rows"]
+    assert metrics["notes"][0].startswith("public: 3 public pictures are no set to hold against 4 images")
 
 
 def test_pairs_of_rows_share_sources_and_noise(tiny_values: dict[str, Any], tmp_path: Path) -> None:
@@ -91,7 +125,8 @@ def test_optimised_pixels_are_a_row_of_their_own(
     # Everything else is as it was without the option, the row `attack` above all.
     added = [name for name in found if name not in whole_run]
     assert added == [record.image for record in finished]
-    assert all(found[name] == content for name, content in whole_run.items() if name != "records.jsonl")
+    changed = ("records.jsonl", "metrics.json")
+    assert all(found[name] == content for name, content in whole_run.items() if name not in changed)
     others = [line for line in found["records.jsonl"].splitlines() if b'"attack-finished"' not in line]
     assert others == whole_run["records.jsonl"].splitlines()
     metrics = json.loads(RunFolder(folder).metrics.read_text())

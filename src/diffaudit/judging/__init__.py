@@ -15,7 +15,12 @@ from diffaudit.judging.features import (
     neighbour_distance,
     unit_embeddings,
 )
-from diffaudit.judging.fidelity import frechet_distance, gaussian_frechet_distance, kernel_distance
+from diffaudit.judging.fidelity import (
+    frechet_distance,
+    gaussian_frechet_distance,
+    kernel_discrepancies,
+    kernel_distance,
+)
 from diffaudit.judging.manifold import coverage, density, precision, recall
 from diffaudit.judging.success import mean_vote, overfit_gap, topk_success
 
@@ -32,6 +37,7 @@ __all__ = [
     "frechet_distance",
     "gaussian_frechet_distance",
     "identity_cosine",
+    "kernel_discrepancies",
     "kernel_distance",
     "mean_vote",
     "neighbour_distance",

@@ -58,6 +58,8 @@ class Judged:
 class Judge:
     """Independent classifiers, an independent identity encoder, a factor estimator and the private pictures.
 
+    ``private_embeddings (N, D)`` are the encoder's, of the private pictures.
+
     Raises:
         ThreatModelViolation: a judge is the target, shares its file, or was trained from its weights.
     """
@@ -78,11 +80,16 @@ class Judge:
         self.private = private
         self.factors = factors
         self._instruments = instruments
-        self._private_embeddings = torch.cat([encoder(part.float() / 255) for part in private.images.split(128)])
+        self.private_embeddings = self.embed(private.images)
 
     @torch.no_grad()
-    def records(self, judged: Judged, *, batch: int = 128) -> list[Record]:
-        """One record per image, in order."""
+    def embed(self, images: Tensor, *, batch: int = 128) -> Tensor:
+        """``(B, D)`` unit embeddings of byte ``images (B, 3, H, W)`` under the judges' identity encoder."""
+        return torch.cat([self.encoder(part.float() / 255) for part in images.split(batch)])
+
+    @torch.no_grad()
+    def records(self, judged: Judged, *, embeddings: Tensor | None = None, batch: int = 128) -> list[Record]:
+        """One record per image, in order; ``embeddings`` are those of :meth:`embed`, where they are known already."""
         if len(judged.images) == 0:
             raise InvalidSetting("images", "hold at least one image to judge", 0)
         pictures = judged.images.float() / 255
@@ -92,10 +99,10 @@ class Judge:
             name: torch.cat([classifier.logits(part) for part in pictures.split(batch)])
             for name, classifier in self.classifiers.items()
         }
-        embeddings = torch.cat([self.encoder(part) for part in pictures.split(batch)])
-        means = class_means(self._private_embeddings, self.private.labels, labels)
+        embeddings = self.embed(judged.images, batch=batch) if embeddings is None else embeddings
+        means = class_means(self.private_embeddings, self.private.labels, labels)
         cosine = identity_cosine(embeddings, means)
-        nearest = neighbour_distance(embeddings, labels, self._private_embeddings, self.private.labels)
+        nearest = neighbour_distance(embeddings, labels, self.private_embeddings, self.private.labels)
         if judged.row == "upper":
             nearest = self._nearest_other(judged, embeddings)
         diversity = self._diversity(pictures, labels)
@@ -134,7 +141,7 @@ class Judge:
 
     def _nearest_other(self, judged: Judged, embeddings: Tensor) -> Tensor:
         """Distance of each private picture to the nearest *other* one of its person; copies of it are no other one."""
-        distance = euclidean_distances(embeddings, self._private_embeddings)
+        distance = euclidean_distances(embeddings, self.private_embeddings)
         other = _marks(judged.images)[:, None] != _marks(self.private.images)
         mates = (judged.labels[:, None] == self.private.labels) & other
         alone = judged.labels[~mates.any(1)].unique().tolist()

@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from diffaudit.records import read_curves, read_health, read_records, write_atomically
+from diffaudit.report.distribution import SET_MEASURES, distribution_table
 from diffaudit.report.figures import accuracy_figure, curve_figures, inline_svg, save_figure
 from diffaudit.report.page import Card, duration, environment, finished_run, write_tables
 from diffaudit.report.pictures import class_groups
@@ -41,7 +42,8 @@ def write_inversion_report(run: Path) -> Path:
     records, curves = read_records(folder.records), read_curves(folder.curves)
 
     results, judges, naive = results_table(metrics), judges_table(metrics), naive_table(metrics)
-    write_tables(folder, results, judges, naive)
+    sets = distribution_table(metrics)
+    write_tables(folder, results, judges, naive, *([sets] if sets else []))
 
     accuracy = accuracy_figure(metrics, 1 / manifest["num_classes"] if manifest.get("num_classes") else None)
     drawn = {"rows": ("judge accuracy by row", accuracy), **curve_figures(curves)}
@@ -59,13 +61,14 @@ def write_inversion_report(run: Path) -> Path:
             verdict=verdict(metrics, manifest),
             cards=list(_cards(metrics)),
             tables=[_part(results, inside=True), _part(results, inside=False)],
+            sets=sets,
             more_tables=[judges, naive],
             directions=DIRECTIONS,
             groups=class_groups(folder.path, records),
             judges=list(metrics["judges"]),
             svgs=svgs,
             health=health_lines(read_health(folder.health)),
-            glossary=(*MEASURES, *attribute_measures(metrics)),
+            glossary=(*MEASURES, *attribute_measures(metrics), *(SET_MEASURES if sets else ())),
             settings=folder.settings.read_text(encoding="utf-8") if folder.settings.is_file() else "",
         )
     )

@@ -32,11 +32,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """One row: what it is, how many images and classes it holds, and a cell a column."""
+    """One row: what it is, how many images and classes it holds (None where unknown), and a cell a column."""
 
     row: Row
     samples: int
-    classes: int
+    classes: int | None
     cells: tuple[Cell, ...]
 
 
@@ -106,7 +106,7 @@ def to_markdown(table: Table) -> str:
     """A pipe table under its caption, then the direction of every column."""
     titles = [f"{column.title} {DIRECTIONS[column.direction][0]}" for column in table.columns]
     rows = [
-        [_row_title(line.row), str(line.samples), str(line.classes), *(str(cell) or "-" for cell in line.cells)]
+        [_row_title(line.row), str(line.samples), str(line.classes or "-"), *(str(cell) or "-" for cell in line.cells)]
         for line in table.lines
     ]
     notes = [f"- {column.title}: {DIRECTIONS[column.direction][1]}." for column in table.columns]
@@ -117,7 +117,12 @@ def to_latex(table: Table) -> str:
     """A ``tabular`` with the rules of the package booktabs."""
     titles = [f"{tex(column.title)} {ARROWS[column.direction]}" for column in table.columns]
     rows = [
-        [tex(_row_title(line.row)), str(line.samples), str(line.classes), *(tex_cell(cell) for cell in line.cells)]
+        [
+            tex(_row_title(line.row)),
+            str(line.samples),
+            str(line.classes or "--"),
+            *(tex_cell(cell) for cell in line.cells),
+        ]
         for line in table.lines
     ]
     return booktabs(table.caption, ["Row", "Images", "Classes", *titles], rows)
@@ -159,6 +164,10 @@ ARROWS = {
     "visible": r"$\downarrow$",
     "alike": r"$\uparrow$",
     "cost": r"$\downarrow$",
+    "apart": r"$\downarrow$",
+    "real": r"$\uparrow$",
+    "crowded": r"$\to 1$",
+    "reached": r"$\uparrow$",
 }
 """The directions of measures in LaTeX."""
 

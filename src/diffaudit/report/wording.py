@@ -29,12 +29,17 @@ class Measure:
     ``direction`` is ``up`` (more means that more leaks), ``down`` (less does), ``zero`` (0 is sound), ``nearer`` (less
     is nearer to the source picture) or ``varied``; the last two are neither good nor bad. Of a perturbation: ``fools``
     (more models are fooled), ``known`` (more clean pictures were right), ``visible`` (less is less visible), ``alike``
-    (more is less visible) or ``cost``.
+    (more is less visible) or ``cost``. Of a set: ``apart`` (0 is alike), ``real`` (more images lie among photographs),
+    ``crowded`` (1 is alike) or ``reached`` (more photographs have their like).
     """
 
     key: str
     title: str
-    direction: Literal["up", "down", "nearer", "zero", "varied", "fools", "known", "visible", "alike", "cost"]
+    direction: Literal[
+        "up", "down", "nearer", "zero", "varied",
+        "fools", "known", "visible", "alike", "cost",
+        "apart", "real", "crowded", "reached",
+    ]  # fmt: skip
     share: bool
     meaning: str
     digits: int = 3
@@ -129,6 +134,10 @@ DIRECTIONS = {
     "visible": ("\N{DOWNWARDS ARROW}", "lower: less visible"),
     "alike": ("\N{UPWARDS ARROW}", "higher: less visible"),
     "cost": ("\N{DOWNWARDS ARROW}", "lower: faster"),
+    "apart": ("\N{DOWNWARDS ARROW}", "lower: more like the photographs; 0 is expected of equals"),
+    "real": ("\N{UPWARDS ARROW}", "higher: more of the images lie among the photographs"),
+    "crowded": ("\N{RIGHTWARDS ARROW}1", "near 1 is alike; above it the images crowd"),
+    "reached": ("\N{UPWARDS ARROW}", "higher: more of the photographs have their like"),
 }
 
 

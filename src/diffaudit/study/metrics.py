@@ -30,6 +30,7 @@ def inversion_metrics(
     curves: Sequence[CurvePoint] = (),
     clip: float | None = None,
     seconds: Mapping[str, float] | None = None,
+    distribution: Json | None = None,
     notes: Sequence[str] = (),
     seed: int = 0,
     resamples: int = 10_000,
@@ -41,8 +42,9 @@ def inversion_metrics(
     the share of judges whose first choice is the class sought (:func:`vote_rate`). ``overfit_gap`` is target minus
     judge accuracy over the same images. ``successes`` are the measures of the images that *every* judge recognises.
     ``versus_start`` is the judge accuracy minus that of row ``start``, paired by class and sample. ``stability`` is
-    that of :func:`~diffaudit.study.stability.stability`. Beside the contract there are ``successes``, ``versus_start``
-    and ``notes``, which say what was left out and why.
+    that of :func:`~diffaudit.study.stability.stability`, ``distribution`` that of
+    :func:`~diffaudit.study.distribution.distribution_metrics`. Beside the contract there are ``successes``,
+    ``versus_start`` and ``notes``, which say what was left out and why.
 
     A measure that no image has is null (in ``reference``, where rows differ in what applies, it is left out), and so
     is one that some image has as NaN or infinity: a mean over the rest would be another measure. Every interval draws
@@ -53,6 +55,7 @@ def inversion_metrics(
         curves: the training steps, in order; none for a run without training.
         clip: gradient norm at which the optimiser clipped; None where it did not.
         seconds: durations by name, handed through.
+        distribution: the rows as sets, which no record holds, handed through; None where they were not embedded.
         notes: what the caller wants to have said.
         seed: of the bootstrap and the permutation test.
         resamples: draws of either.
@@ -80,6 +83,7 @@ def inversion_metrics(
         },
         "successes": _successes(by_row["attack"], said, seed, resamples),
         "versus_start": versus_start(by_row["attack"], start, notes=said, seed=seed, resamples=resamples),
+        "distribution": distribution,
         "stability": stability(curves, clip=clip),
         "seconds": {name: _finite(duration) for name, duration in (seconds or {}).items()},
         "notes": said,

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,14 @@ from diffaudit.judging.judge import Judge, Judged
 from diffaudit.records import ROWS, RunFolder, read_curves, read_records, write_atomically, write_json
 from diffaudit.settings import InversionSettings
 from diffaudit.study.checkpoints import load_tensors, save_tensors
+from diffaudit.study.distribution import Embedded, distribution_metrics
 from diffaudit.study.manifest import begin_manifest, claim, finish_manifest
 from diffaudit.study.metrics import inversion_metrics
 from diffaudit.study.pictures import save_pictures
 from diffaudit.study.run import InversionRun, Watcher, reproducible
 from diffaudit.study.stages import train
+
+Json = dict[str, Any]
 
 
 def run_inversion(
@@ -60,7 +64,7 @@ def run_inversion(
             judge = build.build_judge(settings.judging, attacker)
             if settings.reference_rows:
                 rows["oracle"] = _oracle(run, attacker, judge, projector)
-            _judge(run, attacker, judge, rows)
+            distribution, notes = _judge(run, attacker, judge, rows)
     records = read_records(run.folder.records)
     earlier = json.loads(run.folder.metrics.read_text())["seconds"] if run.folder.metrics.exists() else None
     seconds = earlier or {name: round(value, 2) for name, value in run.seconds.items()}
@@ -69,6 +73,8 @@ def run_inversion(
         curves=read_curves(run.folder.curves),
         seconds=seconds,
         clip=settings.optimiser.clip,
+        distribution=distribution,
+        notes=notes,
         seed=settings.seed,
     )
     write_json(run.folder.metrics, metrics)
@@ -160,8 +166,10 @@ def _oracle(run: InversionRun, attacker: Attacker, judge: Judge, projector: Mapp
         return _sampled(run, attacker, nn.functional.normalize(means, dim=1), "oracle")
 
 
-def _judge(run: InversionRun, attacker: Attacker, judge: Judge, rows: dict[str, Reconstructions]) -> None:
-    """Writes every row's pictures, and the records of all rows at once."""
+def _judge(
+    run: InversionRun, attacker: Attacker, judge: Judge, rows: dict[str, Reconstructions]
+) -> tuple[Json, list[str]]:
+    """Writes every row's pictures, and the records of all rows at once; returns the rows as sets, with notes."""
     judged = [
         Judged(name, r.images, r.labels, r.sources, attacker.public.images[r.sources])
         for name, r in sorted(rows.items(), key=lambda item: ROWS.index(item[0]))
@@ -171,13 +179,38 @@ def _judge(run: InversionRun, attacker: Attacker, judge: Judge, rows: dict[str, 
         judged.append(Judged("upper", private.images, private.labels, None, None))
         judged.append(Judged("lower", private.images, _someone_else(private.labels), None, None))
     save_pictures(run.folder.images / "reference", judge.private.images, judge.private.labels)
-    lines = []
+    lines, sets = [], {}
     for part in judged:
+        embeddings = judge.embed(part.images)
         save_pictures(run.folder.images / part.row, part.images, part.labels)
         if part.sources is not None and part.source_images is not None:
             save_pictures(run.folder.images / "source", part.source_images, numbers=part.sources)
-        lines += [record.to_json() for record in judge.records(part)]
+        lines += [record.to_json() for record in judge.records(part, embeddings=embeddings)]
+        if part.row in rows:
+            sets[part.row] = Embedded(embeddings, part.labels)
     write_atomically(run.folder.records, "".join(line + "\n" for line in lines))
+    return _distribution(run, attacker, judge, sets)
+
+
+def _distribution(
+    run: InversionRun, attacker: Attacker, judge: Judge, sets: dict[str, Embedded]
+) -> tuple[Json, list[str]]:
+    """Every row against the private pictures, as sets, and ``public``: as many public pictures as the attack has.
+
+    Row `lower` is left out, for under another's name the private pictures are the same set.
+    """
+    attack, private, notes = sets["attack"], judge.private, []
+    if run.settings.reference_rows and len(attacker.public) >= len(attack):
+        spread = torch.linspace(0, len(attacker.public) - 1, len(attack)).long()
+        sets["public"] = Embedded(judge.embed(attacker.public.images[spread]), attack.labels)
+    elif run.settings.reference_rows:
+        notes.append(
+            f"public: {len(attacker.public)} public pictures are no set to hold against {len(attack)} images, since "
+            "the nearest neighbours depend on the number."
+        )
+    references = Embedded(judge.private_embeddings, private.labels)
+    found, missing = distribution_metrics(sets, references, seed=run.settings.seed)
+    return found, [*notes, *missing]
 
 
 def _someone_else(labels: Tensor) -> Tensor:
