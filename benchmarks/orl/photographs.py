@@ -1,6 +1,5 @@
 """The photographs of the ORL benchmark: where they lie, who is private, and how few public people become many."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from diffaudit.data.folders import ImageFolder, open_folder
 from diffaudit.data.splits import check_disjoint, halves, split_identities
+from diffaudit.training import bench
 from diffaudit.training.pool import Pool
 
 SIZE = 64
@@ -19,8 +19,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 def data_folder(given: Path | None = None) -> Path:
     """The shared data: ``given``, else ``$DIFFAUDIT_SHARED_DATA``, else ``../shared/data`` beside the repository."""
-    named = os.environ.get("DIFFAUDIT_SHARED_DATA")
-    return given or (Path(named) if named else REPOSITORY.parent / "shared" / "data")
+    return bench.data_folder(given, REPOSITORY)
 
 
 def private_names(data: Path) -> list[str]:

@@ -4,15 +4,13 @@ Every part is skipped where its folder is finished and goes on from its last che
 """
 
 import argparse
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from photographs import data_folder, grey, imagined_people, private_halves, public_folders, read
+from photographs import SIZE, data_folder, grey, imagined_people, private_halves, public_folders, read
 from torch import Tensor, nn
 
 from diffaudit.inversion.generator import Generator
@@ -25,107 +23,56 @@ from diffaudit.models.networks import build_network
 from diffaudit.models.prior import DiffusionPrior
 from diffaudit.training.augmentation import random_views
 from diffaudit.training.autoencoder import psnr, reconstruction_loss, standardise
+from diffaudit.training.bench import Bench, Recipe
 from diffaudit.training.classifier import accuracy
-from diffaudit.training.loop import Schedule, fit
+from diffaudit.training.loop import Schedule
 from diffaudit.training.pool import Pool
 from diffaudit.training.prior import Dropping, LatentPool, PriorTrainer, latent_rows
 
-QUICK_DIVISOR = 250
 HELD_OUT = (0, 9, 18, 26, 33, 39)
 """Public people whom the autoencoder never sees: two of ORL (0 .. 17), of Yale (18 .. 32) and of LFW-10 (33 .. 42)."""
 IMAGINED, VIEWS = 258, 16
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """From which seed, how long and how fast a part trains."""
+class ClassifierRecipe(Recipe):
+    """What classifiers need beside."""
 
-    seed: int
-    batch: int
-    schedule: Schedule
-    architecture: str = ""
-    erase: float = 0.0
+    architecture: str
+    erase: float
     smoothing: float = 0.0
 
 
+CLASSIFIERS = {
+    "target": ClassifierRecipe(
+        43, 32, Schedule(steps=300, rate=1e-3, weight_decay=0.05, average=0.99), "residual", 0.3
+    ),
+    "judge": ClassifierRecipe(
+        44, 32, Schedule(steps=400, rate=1e-3, weight_decay=0.05, average=0.99), "plain", 0.5, 0.05
+    ),
+}
 RECIPES = {
     "autoencoder": Recipe(41, 16, Schedule(steps=500, rate=1e-3, average=0.99)),
     "decoder": Recipe(45, 16, Schedule(steps=300, rate=1e-3, average=0.99)),
     "prior": Recipe(42, 16, Schedule(steps=1500, rate=7e-4, average=0.99)),
-    "target": Recipe(43, 32, Schedule(steps=300, rate=1e-3, weight_decay=0.05, average=0.99), "residual", 0.3),
-    "judge": Recipe(44, 32, Schedule(steps=400, rate=1e-3, weight_decay=0.05, average=0.99), "plain", 0.5, 0.05),
+    **CLASSIFIERS,
 }
 
 
-@dataclass(frozen=True)
-class Workshop:
-    """Where photographs come from, where models go, and whether this is a trial."""
-
-    data: Path
-    output: Path
-    start: Path
-    quick: bool
-
-    def finished(self, name: str) -> bool:
-        """Whether the part has its card."""
-        return (self.output / name / "card.json").exists()
-
-    def train(self, name: str, module: nn.Module, loss: Callable[[torch.Generator], Tensor]) -> float:
-        """Fits ``module`` by the recipe of ``name``; returns the seconds."""
-        recipe = RECIPES[name]
-        schedule = recipe.schedule
-        if self.quick:
-            schedule = Schedule(**asdict(schedule) | {"steps": max(2, schedule.steps // QUICK_DIVISOR)})
-        checkpoint = self.output / ".work" / f"{name}.ck"
-        return fit(module, loss, schedule, seed=recipe.seed, checkpoint=checkpoint, every=100, progress=Printer(name))
-
-    def card(self, name: str, module: nn.Module, seconds: float, data: str, scores: dict[str, Any]) -> dict[str, Any]:
-        """How a part was made and what it scores."""
-        recipe = RECIPES[name]
-        return {
-            "name": f"orl-{name}",
-            "architecture": recipe.architecture or type(module).__name__,
-            "size": 64,
-            "data": data,
-            "seed": recipe.seed,
-            "batch": recipe.batch,
-            "schedule": asdict(recipe.schedule),
-            "parameters": sum(parameter.numel() for parameter in module.parameters()),
-            "seconds": round(seconds),
-            "command": "python benchmarks/orl/train.py",
-            "quick": self.quick,
-            "scores": scores,
-        }
-
-
-class Printer:
-    """A line every hundred steps: the mean loss since the last one."""
-
-    def __init__(self, name: str) -> None:
-        self.name, self.began, self.losses = name, time.perf_counter(), list[float]()
-
-    def __call__(self, step: int, steps: int, loss: float) -> None:
-        self.losses.append(loss)
-        if step % 100 == 0 or step == steps:
-            mean = sum(self.losses) / len(self.losses)
-            say(f"{self.name} {step}/{steps}  loss {mean:.4f}  {time.perf_counter() - self.began:.0f} s")
-            self.losses.clear()
-
-
-def make_autoencoder(shop: Workshop, public: Pool) -> None:
+def make_autoencoder(shop: Bench, start: Path, public: Pool) -> None:
     """Goes on from the bundled autoencoder, which knows drawn faces only."""
-    model = UnshuffleAutoencoder.from_pretrained(shop.start / "vae").float()
+    model = UnshuffleAutoencoder.from_pretrained(start / "vae").float()
     fit_autoencoder("autoencoder", model, shop, public)
 
 
-def make_decoder(shop: Workshop, public: Pool) -> None:
+def make_decoder(shop: Bench, public: Pool) -> None:
     """The decoder goes on alone, for crisper eyes: the latents, and with them the prior, stay what they are."""
     model = UnshuffleAutoencoder.from_pretrained(shop.output / "autoencoder")
     model.encoder.requires_grad_(False)
     fit_autoencoder("decoder", model, shop, public)
 
 
-def fit_autoencoder(name: str, model: UnshuffleAutoencoder, shop: Workshop, public: Pool) -> None:
+def fit_autoencoder(name: str, model: UnshuffleAutoencoder, shop: Bench, public: Pool) -> None:
     """Trains on views of the public photographs, half of them grey, and scores on people who were left out."""
     seen = public.of([person for person in public.labels.unique().tolist() if person not in HELD_OUT])
     unseen = public.of(HELD_OUT)
@@ -145,15 +92,15 @@ def fit_autoencoder(name: str, model: UnshuffleAutoencoder, shop: Workshop, publ
     model.save_pretrained(shop.output / name)
     after = psnr(model, held_out)
     scores = {"psnr_unseen_people_db": round(after, 2), "psnr_before_db": round(before, 2)}
-    write_card(shop.output / name, shop.card(name, model, seconds, "public photographs", scores))
+    write_card(shop.output / name, card_of(shop, name, model, seconds, "public photographs", scores))
     say(f"{name}: {before:.2f} -> {after:.2f} dB on {len(unseen)} photographs of people not seen")
 
 
-def make_prior(shop: Workshop, public: Pool, encoder: IdentityEncoder) -> None:
+def make_prior(shop: Bench, bundled: Path, public: Pool, encoder: IdentityEncoder) -> None:
     """Goes on from the bundled UNet, with a fresh projector for the attacker's identity encoder, without captions."""
     recipe = RECIPES["prior"]
     autoencoder = UnshuffleAutoencoder.from_pretrained(shop.output / "decoder").eval().requires_grad_(False)
-    start = DiffusionPrior.load(shop.start).float()
+    start = DiffusionPrior.load(bundled).float()
     assert start.text is not None  # the bundled prior reads captions
     torch.manual_seed(recipe.seed)
     projector = IdentityProjector(encoder.dimension, start.unet.config.cross_attention_dim)
@@ -169,13 +116,13 @@ def make_prior(shop: Workshop, public: Pool, encoder: IdentityEncoder) -> None:
     scores = {"cosine_asked_and_drawn_public": round(obedience(prior, encoder, public), 3)}
     scores |= {"cosine_of_two_public_people": round(strangers(encoder, public), 3)}
     say(f"prior: {scores}")
-    card = shop.card("prior", prior.unet, seconds, "public photographs", scores)
-    write_card(shop.output / "prior", card | {"started_from": fingerprint(shop.start)})
+    card = card_of(shop, "prior", prior.unet, seconds, "public photographs", scores)
+    write_card(shop.output / "prior", card | {"started_from": fingerprint(bundled)})
 
 
-def make_classifier(shop: Workshop, name: str) -> None:
+def make_classifier(shop: Bench, name: str) -> None:
     """A classifier of the private people from their training halves; the reference halves score it."""
-    recipe = RECIPES[name]
+    recipe = CLASSIFIERS[name]
     training, reference = (read([half]) for half in private_halves(shop.data))
     people = int(training.labels.max()) + 1
     torch.manual_seed(recipe.seed)
@@ -192,7 +139,7 @@ def make_classifier(shop: Workshop, name: str) -> None:
     hits = accuracy(network, reference.at(torch.arange(len(reference))), reference.labels)
     scores = {"accuracy_reference_half": round(hits, 4), "photographs": len(reference)}
     data = f"training halves of {people} private ORL identities, {len(training)} photographs"
-    write_card(folder, shop.card(name, network, seconds, data, scores) | {"outputs": people})
+    write_card(folder, card_of(shop, name, network, seconds, data, scores) | {"outputs": people})
     say(f"{name}: {100 * hits:.1f} % of {len(reference)} photographs of the reference halves")
 
 
@@ -222,13 +169,12 @@ def strangers(encoder: IdentityEncoder, public: Pool) -> float:
     return float((embeddings @ embeddings.T)[different].mean())
 
 
-def link_data(shop: Workshop) -> None:
-    """Puts a link to the data beside the models, which is where `configs/orl.yaml` looks; nothing is copied."""
-    link = shop.output / "data"
-    shop.output.mkdir(parents=True, exist_ok=True)
-    if link.is_symlink():
-        link.unlink()
-    link.symlink_to(shop.data.resolve(), target_is_directory=True)
+def card_of(
+    shop: Bench, name: str, module: nn.Module, seconds: float, data: str, scores: dict[str, float]
+) -> dict[str, Any]:
+    """How a part was made and what it scores."""
+    architecture = CLASSIFIERS[name].architecture if name in CLASSIFIERS else type(module).__name__
+    return shop.card(name, module, seconds, architecture=architecture, size=SIZE, data=data, scores=scores)
 
 
 def say(text: str) -> None:
@@ -246,22 +192,21 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few steps each: a test of the machinery")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    shop = Workshop(
-        data_folder(arguments.data), arguments.output, arguments.start or bundled_folder("prior"), arguments.quick
-    )
-    link_data(shop)
+    start = arguments.start or bundled_folder("prior")
+    shop = Bench("orl", data_folder(arguments.data), arguments.output, RECIPES, arguments.quick, say)
+    shop.link_data()
     for name in ("target", "judge"):
         if not shop.finished(name):
             make_classifier(shop, name)
     public = read(public_folders(shop.data))
     say(f"public: {len(public)} photographs of {int(public.labels.max()) + 1} people")
     if not shop.finished("autoencoder"):
-        make_autoencoder(shop, public)
+        make_autoencoder(shop, start, public)
     if not shop.finished("decoder"):
         make_decoder(shop, public)
     if not shop.finished("prior"):
         encoder = exported_encoder(shop.data / "models/face/mobileface.pt2", size=112, allow_code=False)
-        make_prior(shop, public, encoder)
+        make_prior(shop, start, public, encoder)
 
 
 if __name__ == "__main__":

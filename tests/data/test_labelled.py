@@ -27,7 +27,7 @@ def listed(tmp_path: Path, name: str, text: str) -> Path:
 
 def test_tables(tmp_path: Path, folder: Path) -> None:
     labels = listed(tmp_path, "labels.csv", "class_index,file,note\n2,10.png,x\n0,1.png,y\n")
-    names = listed(tmp_path, "names.csv", 'name,class_index\ncrane,1\nfox,0\n"drake, male duck",2\n')
+    names = listed(tmp_path, "names.csv", 'name,class_index\nblack_crane,1\nfox,0\n"drake, male duck",2\n')
     found = read_labelled(folder, labels, names, size=4)
     assert found.images.shape == (2, 3, 4, 4)
     assert found.images.dtype == torch.uint8
@@ -37,30 +37,34 @@ def test_tables(tmp_path: Path, folder: Path) -> None:
     ]
     assert found.labels.tolist() == [2, 0]
     assert found.names == ("10", "1")
-    assert found.classes == ("fox", "crane", "drake")
+    assert found.classes == ("fox", "black crane", "drake")
 
 
 def test_lines_are_of_the_pictures_in_natural_order(tmp_path: Path, folder: Path) -> None:
     labels = listed(tmp_path, "labels.txt", "1\n2\n\n1\n")
-    names = listed(tmp_path, "names.txt", "tench, Tinca tinca\ngoldfish\n")
+    names = listed(tmp_path, "names.txt", "tench, Tinca tinca\ngold_fish\n")
     found = read_labelled(folder, labels, names, first_class=1, size=4)
     assert found.names == ("1", "2", "10")
     assert found.images[:, 0, 0, 0].tolist() == [10, 20, 100]
     assert found.labels.tolist() == [0, 1, 0]
-    assert found.classes == ("tench", "goldfish")
+    assert found.classes == ("tench", "gold fish")
 
 
-def test_the_pictures_may_lie_one_folder_deeper(tmp_path: Path, folder: Path) -> None:
-    """As the DiffAttack code has it: images/ beside labels.txt."""
+def test_the_layout_of_the_diffattack_code(tmp_path: Path, folder: Path) -> None:
+    """images/ beside labels.txt, classes counted from 1."""
     folder.rename(tmp_path / "images")
-    labels, names = listed(tmp_path, "labels.txt", "0\n0\n0\n"), listed(tmp_path, "names.txt", "fox\n")
-    assert read_labelled(tmp_path, labels, names, size=4).names == ("1", "2", "10")
+    labels, names = listed(tmp_path, "labels.txt", "1\n2\n1\n"), listed(tmp_path, "names.txt", "fox\ncrane\n")
+    found = read_labelled(tmp_path, labels, names, first_class=1, size=4)
+    assert found.names == ("1", "2", "10")
+    assert found.labels.tolist() == [0, 1, 0]
 
 
 def test_the_first_so_many(tmp_path: Path, folder: Path) -> None:
     labels, names = listed(tmp_path, "labels.txt", "0\n0\n0\n"), listed(tmp_path, "names.txt", "fox\n")
     assert read_labelled(folder, labels, names, size=4, count=2).names == ("1", "2")
     assert len(read_labelled(folder, labels, names, size=4, count=9).images) == 3
+    assert read_labelled(folder, labels, names, size=4, every=2).names == ("1", "10")
+    assert read_labelled(folder, labels, names, size=4, every=2, count=1).names == ("1",)
 
 
 @pytest.mark.parametrize(

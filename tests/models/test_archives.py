@@ -168,6 +168,30 @@ def test_expressions_that_sympy_would_evaluate_are_refused(tiny_program: Path, t
     refused(graph_with(tiny_program, tmp_path / "a.pt2", change), "an expression that is not plain arithmetic")
 
 
+def test_ranges_of_sizes_that_are_products_pass(tiny_program: Path, tmp_path: Path) -> None:
+    def change(program: Any) -> None:
+        program["range_constraints"]["8*s39"] = {"min_val": 16, "max_val": None}
+
+    check(graph_with(tiny_program, tmp_path / "a.pt2", change))
+
+
+@pytest.mark.parametrize(
+    ("ranges", "reason"),
+    [
+        ({"__import__('os').system('true')": {"min_val": 1, "max_val": 2}}, "an expression that is not"),
+        ({"8*s39": {"min_val": "exec(1)", "max_val": 2}}, "a range that is none"),
+        ({"use_pickle": True, "path_name": "opaque_obj_0"}, "a range that is none"),
+        ({"s0": {"use_pickle": True}}, "a range that is none"),
+        ([], "an expression that is not|a range that is none"),
+    ],
+)
+def test_ranges_that_are_none_are_refused(tiny_program: Path, tmp_path: Path, ranges: Any, reason: str) -> None:
+    def change(program: Any) -> None:
+        program["range_constraints"] = ranges
+
+    refused(graph_with(tiny_program, tmp_path / "a.pt2", change), reason)
+
+
 def test_torch_does_evaluate_such_an_expression(tiny_program: Path, tmp_path: Path, mark: Path) -> None:
     def change(program: Any) -> None:
         sizes = program["graph_module"]["graph"]["tensor_values"]["images"]["sizes"]

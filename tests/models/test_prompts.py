@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from diffaudit.data.captions import VOCABULARY
 from diffaudit.errors import InvalidSetting
 from diffaudit.models.prompts import label_tokens, prompt_with, token_mask
-from diffaudit.training.prior import word_tokenizer
+from diffaudit.training.tokenizers import word_tokenizer
 
 
 def byte_pairs(length: int = 40) -> PreTrainedTokenizerFast:

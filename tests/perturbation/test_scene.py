@@ -1,4 +1,5 @@
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -119,6 +120,18 @@ def test_a_distractor_is_never_the_own_class(worded_prior: DiffusionPrior, kind:
     found = chosen_distractors(perturber_of(worded_prior, distractor=kind), images, labels)
     assert found is not None
     assert not (found == labels).any()
+
+
+def test_a_distractor_never_bears_the_own_name(worded_prior: DiffusionPrior) -> None:
+    """As two classes of ImageNet that are both called crane."""
+    names = ("crane", "fox", "Crane")
+    models = {"one": constant(0.5, 0.1, 0.4)}
+    perturber = replace(perturber_of(worded_prior, models, distractor="confusion"), names=names)
+    found = chosen_distractors(perturber, *pictures())
+    assert found is not None
+    assert found.tolist() == [1, 1, 0]
+    with pytest.raises(InvalidSetting, match="have different names where a distractor is chosen"):
+        chosen_distractors(replace(perturber, names=("crane",) * 3), *pictures())
 
 
 def test_none_and_a_prior_without_words(toy_prior: MakePrior, worded_prior: DiffusionPrior) -> None:

@@ -19,8 +19,9 @@ from diffaudit.training.prior import (
     drawn_pictures,
     latent_rows,
     small_prior,
-    word_tokenizer,
+    untrained_prior,
 )
+from diffaudit.training.tokenizers import subword_tokenizer, word_tokenizer
 
 PEOPLE = 6
 
@@ -108,6 +109,7 @@ def told(prior: DiffusionPrior, pool: LatentPool) -> Callable[[Dropping | None],
     def examples(dropping: Dropping | None) -> Told:
         trainer = PriorTrainer(prior, dropping)
         trainer.unet = Unet(lambda noisy, _: noisy)
+        assert trainer.projector is not None
         identities: list[Tensor] = []
         texts: list[Tensor] = []
         hooks = [
@@ -159,6 +161,7 @@ def test_identities_are_those_of_other_photographs_of_the_same_person(
     texts, identities = told(Dropping(0, 0, 0))
     rows = torch.randint(len(pool.latents), (4000,), generator=seeded())  # the loss's first draw
     assert torch.equal(texts, pool.token_ids[rows])
+    assert pool.embeddings is not None
     torch.testing.assert_close(identities, pool.embeddings[rows])
 
 
@@ -181,13 +184,47 @@ def test_every_part_learns(prior: DiffusionPrior, pool: LatentPool) -> None:
     trainer = PriorTrainer(prior.requires_grad_(True), Dropping(0, 0, 0))
     trainer.loss(pool, 4, seeded()).backward()
     for part in (trainer.unet, trainer.text, trainer.projector):
+        assert part is not None
         assert any(p.grad is not None and p.grad.abs().max() > 0 for p in part.parameters())
 
 
-def test_a_prior_without_an_identity_condition_is_refused(prior: DiffusionPrior) -> None:
-    plain = DiffusionPrior(prior.autoencoder, prior.unet, prior.scheduler, text=prior.text)
-    with pytest.raises(InvalidSetting, match="both a text and an identity"):
-        PriorTrainer(plain)
+def worded(prior: DiffusionPrior) -> DiffusionPrior:
+    """A prior that knows words alone, split into pieces."""
+    tokenizer = subword_tokenizer(["a photo of a red fox", "a photo of a crane"], size=280, length=16)
+    torch.manual_seed(1)
+    return untrained_prior(
+        prior.autoencoder, tokenizer, latent_channels=4, side=2, widths=(16, 16), cross_attention_dim=16
+    )
+
+
+def test_a_prior_of_words_alone_learns_without_identities(prior: DiffusionPrior, pool: LatentPool) -> None:
+    trainer = PriorTrainer(worded(prior), Dropping(0, 0, 0))
+    ids = trainer.text.token_ids(["a photo of a crane"]).expand(24, -1)
+    trainer.loss(LatentPool(pool.latents, None, ids, 4), 4, seeded()).backward()
+    assert {name.split(".")[0] for name in trainer.state_dict()} == {"unet", "text"}
+    for part in (trainer.unet, trainer.text):
+        assert any(p.grad is not None and p.grad.abs().max() > 0 for p in part.parameters())
+
+
+def test_words_are_dropped_for_the_prompt_that_is_empty(prior: DiffusionPrior, pool: LatentPool) -> None:
+    trainer = PriorTrainer(worded(prior), Dropping(text=0.25, identity=0.0, both=0.0))
+    trainer.unet = Unet(lambda noisy, _: noisy)
+    seen: list[Tensor] = []
+    trainer.text.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    caption, nothing = trainer.text.token_ids(["a photo of a crane", ""])
+    with torch.no_grad():
+        trainer.loss(LatentPool(pool.latents, None, caption.expand(24, -1), 4), 4000, seeded())
+    dropped = (seen[0] == nothing).all(1)
+    assert bool(((seen[0] == caption).all(1) ^ dropped).all())
+    assert float(dropped.float().mean()) == pytest.approx(0.25, abs=0.03)
+
+
+def test_what_a_prior_is_not_told_is_refused(prior: DiffusionPrior, pool: LatentPool) -> None:
+    mute = DiffusionPrior(prior.autoencoder, prior.unet, prior.scheduler, projector=prior.projector)
+    with pytest.raises(InvalidSetting, match="should know a text condition"):
+        PriorTrainer(mute)
+    with pytest.raises(InvalidSetting, match=r"`pool\.embeddings` should be given"):
+        PriorTrainer(prior).loss(LatentPool(pool.latents, None, pool.token_ids, 4), 2, seeded())
 
 
 def test_latents_are_those_of_the_prior(prior: DiffusionPrior) -> None:

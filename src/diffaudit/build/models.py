@@ -11,7 +11,9 @@ from diffaudit.errors import InvalidSetting
 from diffaudit.models.attributes import AttributeEstimator, harmonic_light, light_estimator, low_pass_light
 from diffaudit.models.bundled import bundled_folder, fingerprint, load_network
 from diffaudit.models.classifier import Classifier
+from diffaudit.models.efficientnet_lite import efficientnet_lite
 from diffaudit.models.exported import exported_classifier, exported_encoder
+from diffaudit.models.exported_autoencoder import ExportedAutoencoder, exported_autoencoder
 from diffaudit.models.external import module_fingerprint, timm_classifier, torchvision_classifier
 from diffaudit.models.identity import IdentityEncoder
 from diffaudit.models.networks import Network
@@ -34,6 +36,8 @@ def build_classifier(setting: s.ClassifierModel, *, given: nn.Module | None = No
             return torchvision_classifier(
                 setting.name, weights=setting.weights, num_classes=setting.num_classes, size=setting.size
             )
+        case s.EfficientNetLite(variant=variant):
+            return efficientnet_lite(variant)
         case s.GivenModel():
             if given is None:
                 raise InvalidSetting("target", "be handed over as a Python object where its kind is `given`", None)
@@ -45,7 +49,15 @@ def build_classifier(setting: s.ClassifierModel, *, given: nn.Module | None = No
 def build_prior(setting: s.PriorModel) -> DiffusionPrior:
     """The diffusion prior: bundled by name, or a diffusers folder or hub id."""
     location = bundled_folder(setting.location) if setting.kind == "bundled" else setting.location
-    return DiffusionPrior.load(location)
+    autoencoder = None if setting.autoencoder is None else build_autoencoder(setting.autoencoder)
+    return DiffusionPrior.load(location, autoencoder=autoencoder)
+
+
+def build_autoencoder(setting: s.ExportedAutoencoderModel) -> ExportedAutoencoder:
+    """The autoencoder of a prior whose folder holds none."""
+    return exported_autoencoder(
+        setting.encoder, setting.decoder, allow_code=setting.allow_code, shift=setting.shift, scale=setting.scale
+    )
 
 
 def build_encoder(setting: s.NetworkModel) -> IdentityEncoder:

@@ -55,6 +55,7 @@ def victims(setting: s.Victims) -> LabelledImages:
                 setting.names,
                 first_class=setting.first_class,
                 size=setting.size,
+                every=setting.every,
                 count=setting.count,
             )
             return LabelledImages(*found)

@@ -21,14 +21,22 @@ class Labelled(NamedTuple):
 
 
 def read_labelled(
-    folder: Path, labels: Path, names: Path, *, first_class: int = 0, size: int = 224, count: int | None = None
+    folder: Path,
+    labels: Path,
+    names: Path,
+    *,
+    first_class: int = 0,
+    size: int = 224,
+    every: int = 1,
+    count: int | None = None,
 ) -> Labelled:
     """Return the pictures of ``folder`` (or of ``folder/images``) with their classes.
 
     ``labels`` is a CSV with the columns ``file`` and ``class_index``, or a text file with one number a line for the
     pictures in natural order, as the DiffAttack code has it (there classes are counted from 1: ``first_class``).
     ``names`` is a CSV with the columns ``class_index`` and ``name``, or a text file with one name a line; of several
-    words for a class, divided by commas, the first counts.
+    words for a class, divided by commas, the first counts, with spaces for underscores. Of the list each ``every``-th
+    picture is read, the first one included, and ``count`` of them at most.
 
     Raises:
         InvalidSetting: a missing folder or list, a list of another length than the folder's pictures, a file that is
@@ -39,7 +47,7 @@ def read_labelled(
     if not root.is_dir():
         raise InvalidSetting("images.folder", "be a folder of pictures", str(folder), "It does not exist.")
     classes = _class_names(names)
-    pairs = [(path, number - first_class) for path, number in _listed(labels, root)][:count]
+    pairs = [(path, number - first_class) for path, number in _listed(labels, root)][::every][:count]
     if not pairs:
         raise InvalidSetting("images.labels", "name at least one picture", str(labels))
     for path, number in pairs:
@@ -67,11 +75,15 @@ def _listed(labels: Path, root: Path) -> list[tuple[Path, int]]:
 
 def _class_names(names: Path) -> tuple[str, ...]:
     if names.suffix.lower() != ".csv":
-        return tuple(line.split(",")[0].strip() for line in _lines(names, "images.names"))
+        return tuple(_words(line) for line in _lines(names, "images.names"))
     by_number = {_number(number): name for number, name in _table(names, "images.names", "class_index", "name")}
     if sorted(by_number) != list(range(len(by_number))):
         raise InvalidSetting("images.names", "name every class from 0 on, once", sorted(by_number)[:5])
-    return tuple(by_number[number].split(",")[0].strip() for number in range(len(by_number)))
+    return tuple(_words(by_number[number]) for number in range(len(by_number)))
+
+
+def _words(name: str) -> str:
+    return name.split(",")[0].replace("_", " ").strip()
 
 
 def _table(path: Path, setting: str, *columns: str) -> list[tuple[str, ...]]:

@@ -92,7 +92,9 @@ def _check(value: Any, where: str) -> None:
             raise UnsafeArchive(_message(f"a payload that is no plain tensor ({item!r} in {place})"))
         if _is_text(key, item):
             continue
-        if key in ("in_spec", "out_spec"):
+        if key == "range_constraints":
+            _check_ranges(item, place)
+        elif key in ("in_spec", "out_spec"):
             if item:
                 _check_structure(json.loads(item), place)
         elif key in ("target", "as_operator"):
@@ -144,6 +146,17 @@ def _check_structure(value: Any, where: str) -> None:
     elif isinstance(value, list):
         for item in value:
             _check_structure(item, where)
+
+
+def _check_ranges(value: Any, where: str) -> None:
+    """Least and largest values of sizes, by the size's expression; torch looks them up, and evaluates none."""
+    for expression, ends in value.items() if isinstance(value, dict) else ((value, None),):
+        if not _is_arithmetic(str(expression)):
+            raise UnsafeArchive(_message(f"an expression that is not plain arithmetic ({expression!r} in {where})"))
+        if not isinstance(ends, dict) or not all(
+            key in ("min_val", "max_val") and (end is None or isinstance(end, int)) for key, end in ends.items()
+        ):
+            raise UnsafeArchive(_message(f"a range that is none ({ends!r} in {where})"))
 
 
 def _is_arithmetic(expression: str) -> bool:

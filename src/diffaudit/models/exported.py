@@ -94,12 +94,23 @@ def answer_with_features(program: fx.GraphModule) -> str | None:
     return None
 
 
+def read_program(path: Path, *, allow_code: bool, setting: str = "path") -> tuple[fx.GraphModule, str]:
+    """The program in a ``.pt2`` file, called ``setting`` where it is refused, and the SHA-256 of the file.
+
+    Raises:
+        InvalidSetting: no such file, or not a program.
+        UnsafeArchive: the file could run code and ``allow_code`` is false; see :mod:`diffaudit.models.archives`.
+    """
+    if not path.is_file():
+        raise InvalidSetting(setting, "be a .pt2 file", str(path), "There is no such file.")
+    content = path.read_bytes()
+    return _loaded(path, content, allow_code, setting), hashlib.sha256(content).hexdigest()
+
+
 def _opened(path: Path, size: int, allow_code: bool) -> tuple[ExportedNetwork, str, int]:
     """The network, the SHA-256 of its file and the number of its outputs, found by a dry run."""
-    if not path.is_file():
-        raise InvalidSetting("path", "be a .pt2 file", str(path), "There is no such file.")
-    content = path.read_bytes()
-    network = ExportedNetwork(_loaded(path, content, allow_code))
+    program, fingerprint = read_program(path, allow_code=allow_code)
+    network = ExportedNetwork(program)
     rule = f"take images (B, 3, {size}, {size}) for any B and answer with one tensor (B, C)"
     try:
         with torch.no_grad():
@@ -108,10 +119,10 @@ def _opened(path: Path, size: int, allow_code: bool) -> tuple[ExportedNetwork, s
         raise InvalidSetting("path", rule, str(path), f"Is `size` right? {error}") from error
     if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != 2:
         raise InvalidSetting("path", rule, str(path), f"It gives {getattr(outputs, 'shape', type(outputs))}.")
-    return network, hashlib.sha256(content).hexdigest(), outputs.shape[1]
+    return network, fingerprint, outputs.shape[1]
 
 
-def _loaded(path: Path, content: bytes, allow_code: bool) -> fx.GraphModule:
+def _loaded(path: Path, content: bytes, allow_code: bool, setting: str) -> fx.GraphModule:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             source = io.BytesIO(content) if allow_code else harmless_copy(archive)
@@ -121,7 +132,7 @@ def _loaded(path: Path, content: bytes, allow_code: bool) -> fx.GraphModule:
         raise
     except Exception as error:
         rule = "be an archive that torch.export.save wrote and this torch can read"
-        raise InvalidSetting("path", rule, str(path), f"{type(error).__name__}: {error}") from error
+        raise InvalidSetting(setting, rule, str(path), f"{type(error).__name__}: {error}") from error
 
 
 def _shape(node: object) -> tuple[int, ...]:

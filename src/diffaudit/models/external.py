@@ -26,7 +26,7 @@ def timm_classifier(name: str, *, weights: Path | None = None, num_classes: int 
     """
     timm = _library("timm", "timm")
     model = timm.create_model(name, pretrained=weights is None, **_classes(num_classes))
-    _load_checkpoint(model, weights)
+    load_checkpoint(model, weights)
     config = timm.data.resolve_model_data_config(model)
     mean, std = tuple(config["mean"]), tuple(config["std"])
     return _classifier(model, size=config["input_size"][-1], mean=mean, std=std)
@@ -44,7 +44,7 @@ def torchvision_classifier(
     """
     published = "DEFAULT" if weights is None else None
     model = _library("torchvision.models", "torchvision").get_model(name, weights=published, **_classes(num_classes))
-    _load_checkpoint(model, weights)
+    load_checkpoint(model, weights)
     return _classifier(model, size=size, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
 
@@ -72,7 +72,7 @@ def _classifier(model: nn.Module, *, size: int, mean: tuple[float, ...], std: tu
     return Classifier(model.eval(), size=size, fingerprint=module_fingerprint(model), mean=mean, std=std)
 
 
-def _load_checkpoint(model: nn.Module, path: Path | None) -> None:
+def load_checkpoint(model: nn.Module, path: Path | None) -> None:
     """Weights from safetensors or a checkpoint of plain tensors; what would run code is refused."""
     if path is None:
         return

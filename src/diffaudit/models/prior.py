@@ -13,10 +13,13 @@ from transformers.utils import logging
 
 from diffaudit.errors import InvalidSetting
 from diffaudit.models.conditioning import Condition, IdentityProjector, TextConditioner
+from diffaudit.models.exported_autoencoder import ExportedAutoencoder
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 LIBRARIES = ("diffusers", "transformers", "diffaudit.models.autoencoder", "diffaudit.models.conditioning")
 """Where a pipeline's parts may come from: a file is read, never told what to import."""
+EXPORTED = [ExportedAutoencoder.__module__, ExportedAutoencoder.__name__]
+"""The entry of an autoencoder that a folder names but does not hold."""
 COMPONENTS = ("vae", "unet", "scheduler", "tokenizer", "text_encoder", "identity_projector")
 
 
@@ -28,7 +31,7 @@ class DiffusionPrior(nn.Module):
     clean sample (``prediction_type`` of the scheduler) all answer in noise here.
 
     Args:
-        autoencoder: a diffusers autoencoder, ours or ``AutoencoderKL`` (the mean of its posterior is used).
+        autoencoder: a diffusers autoencoder, ours, ``AutoencoderKL`` (the mean of its posterior is used) or exported.
         unet: a ``UNet2DConditionModel``.
         scheduler: any diffusers scheduler with ``alphas_cumprod``; only its noise schedule is used.
         text: turns prompts into tokens; None if the model knows no text.
@@ -61,21 +64,34 @@ class DiffusionPrior(nn.Module):
         self.register_buffer("alphas_cumprod", scheduler.alphas_cumprod.clone().float(), persistent=False)
         self.alphas_cumprod: Tensor
         config = autoencoder.config
+        _require_fit(config, unet)
         self._scale = float(getattr(config, "scaling_factor", None) or 1.0)
         self._shift = float(getattr(config, "shift_factor", None) or 0.0)
 
     @classmethod
-    def load(cls, location: str | Path) -> Self:
+    def load(cls, location: str | Path, *, autoencoder: ExportedAutoencoder | None = None) -> Self:
         """Opens a folder of diffusers' layout, or a hub id; safetensors only. Weights are read into float32.
 
+        An ``autoencoder`` takes the place of the folder's ``vae``, which needs not be there; of its ``config.json``, if
+        there is one, shift and scale are read.
+
         Raises:
-            InvalidSetting: the folder holds no ``model_index.json`` or lacks an autoencoder, UNet or scheduler.
+            InvalidSetting: the folder holds no ``model_index.json`` or lacks an autoencoder, UNet or scheduler; the
+                autoencoder's latents have other channels than the UNet, or are not those that it was trained on.
         """
         folder = _folder(location)
         index = json.loads((folder / "model_index.json").read_text())
         present = [name for name in COMPONENTS if (index.get(name) or [None])[0]]
+        if autoencoder is not None:
+            autoencoder.read_config(folder / "vae")
+            present = [name for name in present if name != "vae"]
+        elif index.get("vae") == EXPORTED:
+            rule = "be given as two .pt2 files, for the prior's folder holds none"
+            raise InvalidSetting("prior.autoencoder", rule, None, "`autoencoder: {encoder: FILE, decoder: FILE}`.")
         with _without_progress_bars():
-            parts = {name: _component(folder, name, index[name]) for name in present}
+            parts: dict[str, Any] = {name: _component(folder, name, index[name]) for name in present}
+        if autoencoder is not None:
+            parts["vae"] = autoencoder
         wanted = ("vae", "unet", "scheduler", *(("tokenizer",) if "text_encoder" in parts else ()))
         for name in wanted:
             if name not in parts:
@@ -100,8 +116,9 @@ class DiffusionPrior(nn.Module):
             parts |= {"tokenizer": self.text.tokenizer, "text_encoder": self.text.encoder}
         if self.projector is not None:
             parts["identity_projector"] = self.projector
-        for name, part in parts.items():
-            part.save_pretrained(folder / name)
+        with _without_progress_bars():
+            for name, part in parts.items():
+                part.save_pretrained(folder / name)
         index = {name: [type(part).__module__.split(".")[0], type(part).__name__] for name, part in parts.items()}
         for name, part in parts.items():
             if index[name][0] == "diffaudit":
@@ -210,6 +227,14 @@ class DiffusionPrior(nn.Module):
         return kept.sqrt(), (1 - kept).sqrt()
 
 
+def _require_fit(autoencoder: Any, unet: Any) -> None:
+    """Refuses latents of other channels than the UNet's, where both say how many they have."""
+    given, wanted = getattr(autoencoder, "latent_channels", None), getattr(unet.config, "in_channels", None)
+    if None not in (given, wanted) and given != wanted:
+        rule = f"have latents of as many channels as the prior's UNet, {wanted}"
+        raise InvalidSetting("prior.autoencoder", rule, given)
+
+
 def _mean_latent(encoded: Any) -> Tensor:
     latents: Tensor = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
     return latents
@@ -229,7 +254,7 @@ def _folder(location: str | Path) -> Path:
 
 @contextmanager
 def _without_progress_bars() -> Iterator[None]:
-    """Silence while transformers loads: whoever calls shows progress their own way."""
+    """Silence while transformers loads and saves: whoever calls shows progress their own way."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -49,7 +49,7 @@ def label_tokens(
         length: the text encoder's number of tokens, to which prompts are padded and cut; None: not padded, and cut at
             the tokenizer's own ``model_max_length``.
 
-    >>> from diffaudit.training.prior import word_tokenizer
+    >>> from diffaudit.training.tokenizers import word_tokenizer
     >>> tokenizer = word_tokenizer(["a", "and", "fox", "of", "photo", "red"])
     >>> label_tokens(tokenizer, "a photo of red fox and fox", "red fox", beside="fox")  # the start token is 0
     (4, 5)

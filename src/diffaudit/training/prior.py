@@ -1,4 +1,4 @@
-"""Trains the bundled prior: a latent diffusion model of public faces under a caption and an identity embedding."""
+"""Trains small latent diffusion models under a caption and, where faces are drawn, an identity embedding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from diffusers import DDIMScheduler
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
@@ -16,9 +15,7 @@ from diffaudit.models.autoencoder import UnshuffleAutoencoder
 from diffaudit.models.conditioning import Condition, IdentityProjector, TextConditioner
 from diffaudit.models.prior import DiffusionPrior
 from diffaudit.models.sampler import ddim
-
-PAD, START, END, UNKNOWN = "[pad]", "[start]", "[end]", "[unknown]"
-PROMPT_TOKENS = 26
+from diffaudit.training.tokenizers import word_tokenizer
 
 
 @dataclass(frozen=True)
@@ -38,31 +35,14 @@ class Dropping:
 class LatentPool:
     """What the prior is trained on; each identity has ``per_identity`` consecutive rows.
 
-    ``latents (N, c, h, w)`` are standardised, ``embeddings (N, D)`` unit vectors, ``token_ids (N, L)`` captions.
+    ``latents (N, c, h, w)`` are standardised, ``embeddings (N, D)`` unit vectors (None for a prior that knows no
+    identity), ``token_ids (N, L)`` captions.
     """
 
     latents: Tensor
-    embeddings: Tensor
+    embeddings: Tensor | None
     token_ids: Tensor
     per_identity: int
-
-
-def word_tokenizer(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer with one token a word, for captions whose words are all known."""
-    words = [PAD, START, END, UNKNOWN, *vocabulary]
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    from tokenizers.processors import TemplateProcessing
-
-    tokenizer.post_processor = TemplateProcessing(single=f"{START} $A {END}", special_tokens=[(START, 1), (END, 2)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        bos_token=START,
-        eos_token=END,
-        unk_token=UNKNOWN,
-        model_max_length=PROMPT_TOKENS,
-    )
 
 
 def small_prior(
@@ -74,8 +54,32 @@ def small_prior(
     cross_attention_dim: int = 128,
 ) -> DiffusionPrior:
     """An untrained prior of the bundled size: velocity prediction on 8 x 8 latents, attention at 8 x 8 and 4 x 4."""
-    tokenizer = word_tokenizer(vocabulary)
-    latent_channels = autoencoder.config["latent_channels"]
+    return untrained_prior(
+        autoencoder,
+        word_tokenizer(vocabulary),
+        latent_channels=autoencoder.config["latent_channels"],
+        side=8,
+        embedding_dim=embedding_dim,
+        widths=widths,
+        cross_attention_dim=cross_attention_dim,
+    )
+
+
+def untrained_prior(
+    autoencoder: nn.Module,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    latent_channels: int,
+    side: int,
+    embedding_dim: int | None = None,
+    widths: tuple[int, ...] = (96, 160),
+    cross_attention_dim: int = 128,
+) -> DiffusionPrior:
+    """An untrained prior: velocity prediction on latents of ``side`` x ``side``, attention at every width.
+
+    Each width after the first halves the side. A text encoder of two layers is trained along; the prior knows an
+    identity where ``embedding_dim`` says of how many entries.
+    """
     text = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -83,39 +87,43 @@ def small_prior(
             intermediate_size=2 * cross_attention_dim,
             num_hidden_layers=2,
             num_attention_heads=4,
-            max_position_embeddings=PROMPT_TOKENS,
+            max_position_embeddings=tokenizer.model_max_length,
             projection_dim=cross_attention_dim,
             pad_token_id=0,
             bos_token_id=1,
             eos_token_id=2,
         )
     )
+    pooled = None if embedding_dim is None else cross_attention_dim
     unet = UNet2DConditionModel(
-        sample_size=8,
+        sample_size=side,
         in_channels=latent_channels,
         out_channels=latent_channels,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        down_block_types=("CrossAttnDownBlock2D",) * len(widths),
+        up_block_types=("CrossAttnUpBlock2D",) * len(widths),
         block_out_channels=widths,
         layers_per_block=1,
         attention_head_dim=4,
         norm_num_groups=16,
         cross_attention_dim=cross_attention_dim,
-        class_embed_type="projection",
-        projection_class_embeddings_input_dim=cross_attention_dim,
+        class_embed_type=None if pooled is None else "projection",
+        projection_class_embeddings_input_dim=pooled,
     )
     scheduler = DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False)
-    projector = IdentityProjector(embedding_dim, cross_attention_dim)
+    projector = None if embedding_dim is None else IdentityProjector(embedding_dim, cross_attention_dim)
     return DiffusionPrior(autoencoder, unet, scheduler, text=TextConditioner(tokenizer, text), projector=projector)
 
 
 class PriorTrainer(nn.Module):
-    """The parts of a prior that are trained here: UNet, text encoder and identity projector; the autoencoder is not."""
+    """The parts of a prior that are trained here: UNet, text encoder and, if any, identity projector.
+
+    The autoencoder is not.
+    """
 
     def __init__(self, prior: DiffusionPrior, dropping: Dropping | None = None) -> None:
         super().__init__()
-        if prior.text is None or prior.projector is None:
-            raise InvalidSetting("prior", "know both a text and an identity condition", "a prior without one")
+        if prior.text is None:
+            raise InvalidSetting("prior", "know a text condition", "a prior without one")
         self.unet, self.text, self.projector = prior.unet, prior.text, prior.projector
         self._prior = [prior]  # in a list: not a sub-module, so the frozen autoencoder stays out of checkpoints
         self._dropping = dropping or Dropping()
@@ -145,13 +153,20 @@ class PriorTrainer(nn.Module):
         return loss
 
     def _condition(self, pool: LatentPool, rows: Tensor, generator: torch.Generator) -> Condition:
-        """Captions of the rows and identity embeddings of *other* photographs of the same person, hidden at random."""
+        """Captions of the rows and identity embeddings of *other* photographs of the same person, hidden at random.
+
+        Without a projector there are captions alone.
+        """
         count = len(rows)
         chance = torch.rand(count, 3, generator=generator)
         both = chance[:, 2] < self._dropping.both
         no_text = (chance[:, 0] < self._dropping.text) | both
         no_identity = ((chance[:, 1] < self._dropping.identity) & ~no_text) | both
         ids = torch.where(no_text[:, None], self._null_ids(pool.token_ids), pool.token_ids[rows])
+        if self.projector is None:
+            return Condition(self.text.encode(ids))
+        if pool.embeddings is None:
+            raise InvalidSetting("pool.embeddings", "be given for a prior that knows an identity", None)
         views = torch.randint(pool.per_identity, (count, 8), generator=generator)
         use = torch.randint(1, 9, (count, 1), generator=generator)
         mates = pool.embeddings[(rows // pool.per_identity * pool.per_identity)[:, None] + views]
