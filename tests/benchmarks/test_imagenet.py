@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,16 +14,20 @@ from PIL import Image
 from torch import nn
 
 from diffaudit.build import build_prior, victims
-from diffaudit.errors import InvalidSetting
 from diffaudit.models.prompts import label_tokens
-from diffaudit.records import PerturbationRecord, RunFolder
-from diffaudit.settings import ExportedAutoencoderModel, ExportedModel, LabelledPictures, PriorModel, load_perturbation
-from diffaudit.study.perturbation_metrics import perturbation_metrics
+from diffaudit.settings import (
+    ExportedAutoencoderModel,
+    LabelledPictures,
+    PerturbationSettings,
+    PriorModel,
+    load_perturbation,
+)
+from diffaudit.study.ablation_rows import load_ablation
 from diffaudit.training.bench import Bench
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPTS = REPOSITORY / "benchmarks" / "imagenet"
-MODULES = ("families", "photographs", "results", "run", "train")
+MODULES = ("photographs", "train")
 
 
 @pytest.fixture
@@ -38,142 +41,39 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         sys.modules.pop(name, None)
 
 
-@pytest.fixture
-def run(script: Any) -> ModuleType:
-    found: ModuleType = script("run")
-    return found
+# Splits ---------------------------------------------------------------------------------------------------------------
+
+FAMILIES = {
+    "mbconv": {"efficientnet_lite0", "mobilenet_v2"},
+    "mobilenet-v1": {"mobilenet_v1_050", "mobilenet_v1_025_float", "mobilenet_v1_025"},
+    "squeezenet": {"squeezenet1_1", "squeezenet1_0"},
+}
+"""Networks of one family are no independent judges of each other."""
 
 
-@pytest.fixture
-def rows(run: ModuleType) -> list[Any]:
-    found: list[Any] = run.read_rows(SCRIPTS / "rows.yaml")
-    return found
-
-
-# Splits and rows ------------------------------------------------------------------------------------------------------
-
-
-def test_each_split_holds_one_family_out_and_the_rest_are_surrogates_or_siblings(script: Any) -> None:
-    families = script("families")
-    known = [name for names in families.FAMILIES.values() for name in names]
-    assert sorted(known) == sorted(families.MODELS)
-    assert sorted(split.heldout for split in families.SPLITS) == sorted(families.FAMILIES)
-    for split in families.SPLITS:
-        values = split.settings("models")
-        roles = [values["surrogates"], values["judging.heldout"], values["judging.siblings"]]
-        assert sorted(name for role in roles for name in role) == sorted(known)
-        assert set(roles[1]) == set(families.FAMILIES[split.heldout])
-        attacked = {family for family, names in families.FAMILIES.items() if set(names) & set(roles[0])}
-        assert attacked == set(families.FAMILIES) - {split.heldout}
+@pytest.mark.parametrize("heldout", sorted(FAMILIES))
+def test_each_split_holds_one_family_out_and_the_rest_are_surrogates_or_siblings(heldout: str) -> None:
+    ablation = load_ablation(SCRIPTS / f"without-{heldout}.yaml")
+    assert [row.name for row in ablation.rows if row.is_baseline] == ["baseline+mean"]
+    for row in ablation.rows:
+        settings = row.settings
+        assert isinstance(settings, PerturbationSettings)
+        roles = [set(models) for models in (settings.surrogates, settings.judging.heldout, settings.judging.siblings)]
+        assert sorted(name for role in roles for name in role) == sorted(set().union(*FAMILIES.values()))
+        assert roles[1] == FAMILIES[heldout]
+        attacked = {family for family, names in FAMILIES.items() if names & roles[0]}
+        assert attacked == set(FAMILIES) - {heldout}
         assert len(roles[0]) == 3
 
 
-def test_the_shipped_settings_are_the_first_split(run: ModuleType) -> None:
-    first = run.settings_of(run.Row("any", "", {}), run.SPLITS[0])
-    assert first.model_copy(update={"name": "imagenet"}) == load_perturbation(run.BASE)
-
-
-def test_every_row_of_every_split_is_sound(run: ModuleType, rows: list[Any]) -> None:
-    assert [row.name for row in rows][:2] == ["pull", "unmoved"]
-    for split in run.SPLITS:
-        for row in rows:
-            settings = run.settings_of(row, split, quick=True)
-            assert isinstance(settings.images, LabelledPictures)
-            assert settings.images.count == 4
-            assert settings.budget.iterations <= 3
-            assert all(isinstance(model, ExportedModel) for model in settings.surrogates.values())
-
-
-def test_attacks_on_pixels_are_asked_for_in_one_row(run: ModuleType, rows: list[Any]) -> None:
-    asked = [run.settings_of(row, run.SPLITS[0]).judging.references for row in rows]
-    [found] = [references for references in asked if references]
-    assert {(one.method, one.budget) for one in found} == {
-        (method, budget) for method in ("pgd", "mi-fgsm") for budget in (4, 8, 16)
-    }
-
-
-def test_paths_lead_to_the_models_folder_wherever_it_is(run: ModuleType, rows: list[Any]) -> None:
-    def paths(value: Any) -> Iterator[str]:
-        if isinstance(value, dict):
-            for below in value.values():
-                yield from paths(below)
-        elif isinstance(value, str) and "/" in value:
-            yield value
-
-    for models in (run.MODELS, "else/where"):
-        settings = run.settings_of(rows[0], run.SPLITS[1], models=models)
-        found = list(paths(settings.model_dump(mode="json")))
-        assert len(found) >= 13
-        assert all(Path(path).is_relative_to(models) for path in found)
-
-
-def test_rows_that_are_none_and_names_that_nobody_bears(run: ModuleType, tmp_path: Path) -> None:
-    (tmp_path / "rows.yaml").write_text("pull: {says: something}\n")
-    with pytest.raises(InvalidSetting, match="rows, each with `says` and `set`"):
-        run.read_rows(tmp_path / "rows.yaml")
-    assert run.chosen(["b", "a"], ["a", "b", "c"], "rows") == ["a", "b"]
-    assert run.chosen(None, ["a", "b"], "rows") == ["a", "b"]
-    with pytest.raises(InvalidSetting, match=r"`rows` should be of a, b\. Found 'd'"):
-        run.chosen(["d"], ["a", "b"], "rows")
-
-
-# Tables ---------------------------------------------------------------------------------------------------------------
-
-ROLES = {"one": "surrogate", "far": "heldout", "near": "sibling"}
-
-
-def record(row: str, image: int, fooled: bool) -> PerturbationRecord:
-    """All models are right on the clean picture; the held-out one is fooled or not, the others are."""
-    predicted = {"one": 9, "near": 9, "far": 9 if fooled else image}
-    return PerturbationRecord(
-        row=row,
-        image=image,
-        name=f"picture-{image}",
-        label=image,
-        goal=None,
-        picture="",
-        clean_picture="",
-        clean_hits=dict.fromkeys(ROLES, True),
-        predicted=predicted,
-        fooled={name: found != image for name, found in predicted.items()},
-        defended={"jpeg-75": {name: float(found != image) for name, found in predicted.items()}},
-        perceptual_distance=0.1,
-        ssim=0.9,
-        psnr=30.0,
-        l2=1.0,
-        linf=0.1,
-        colour_difference=2.0,
-        reconstruction_psnr=None,
-        iterations=None,
-    )
-
-
-def finished(folder: Path, votes: dict[str, list[bool]]) -> RunFolder:
-    """A run as its files are, of records in rows."""
-    found = [record(row, image, vote) for row, given in votes.items() for image, vote in enumerate(given)]
-    folder.mkdir(parents=True)
-    run = RunFolder(folder)
-    run.records.write_text("".join(one.to_json() + "\n" for one in found))
-    run.metrics.write_text(json.dumps(perturbation_metrics(found, ROLES, seconds={"attack": 8.0}, resamples=10)))
-    return run
-
-
-def test_the_page_has_every_row_and_compares_it_with_the_first(script: Any, tmp_path: Path) -> None:
-    results = script("results")
-    pull = finished(tmp_path / "pull", {"attack": [True, False, False, False], "pgd-8": [False] * 4})
-    more = finished(tmp_path / "more", {"attack": [True, True, True, False]})
-    runs = [results.Finished("without-x", "pull", pull), results.Finished("without-x", "more", more)]
-    page = results.results_page(runs, {"pull": "the pull", "more": "and more"})
-    assert "surrogates: one; held out: far; siblings: near." in page
-    success, distances, defended, paired = (part.splitlines() for part in page.split("| Row |")[1:])
-    assert [line.split(" | ")[0] for line in success[2:5]] == ["| pull", "| PGD 8/255", "| more"]
-    assert [line.split(" | ")[2].split()[0] for line in success[2:5]] == ["25.0", "0.0", "75.0"]
-    assert success[2].endswith("| 2.00 |")
-    assert "SSIM" in distances[0]
-    assert "Behind jpeg-75" in defended[0]
-    [pixels, other] = [[cell.strip() for cell in line.strip("|").split("|")] for line in paired[2:4]]
-    assert (pixels[0], pixels[1], pixels[-2:]) == ("PGD 8/255", "4", ["0", "1"])
-    assert (other[0], other[2].split()[0], other[-2:]) == ("more", "+50.0", ["2", "0"])
+def test_the_shipped_settings_are_the_first_split() -> None:
+    full = next(row for row in load_ablation(SCRIPTS / "without-squeezenet.yaml").rows if row.name == "full").settings
+    shipped = load_perturbation(REPOSITORY / "configs" / "imagenet.yaml")
+    assert isinstance(full, PerturbationSettings)
+    for section in ("surrogates", "prior", "prompts", "terms", "loss", "latents", "ensemble", "step", "budget"):
+        assert getattr(full, section) == getattr(shipped, section)
+    assert full.judging.heldout == shipped.judging.heldout
+    assert full.judging.siblings == shipped.judging.siblings
 
 
 # The prior ------------------------------------------------------------------------------------------------------------

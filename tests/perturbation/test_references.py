@@ -7,11 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffaudit.build import build_perturbation_judge
 from diffaudit.errors import InvalidSetting, MissingExtra
 from diffaudit.models.classifier import Classifier
 from diffaudit.perturbation.references import REFERENCES, MeanLogits, Reference, reference_examples
-from diffaudit.settings import PerturbationJudging, PerturbationSettings, ReferenceAttack
 
 
 class RedAgainstGreen(nn.Module):
@@ -124,11 +122,3 @@ def test_without_foolbox_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "foolbox", None)
     with pytest.raises(MissingExtra, match=r"diffaudit\[pixel\]"):
         reference_examples(REFERENCES[0], [classifier()], PICTURES, LABELS, seed=0)
-
-
-def test_a_run_that_asks_for_them_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "foolbox", None)
-    nothing: Any = None
-    judging = PerturbationJudging(references=[ReferenceAttack(method="pgd", budget=8)])
-    with pytest.raises(MissingExtra, match=r"diffaudit\[pixel\]"):
-        build_perturbation_judge(PerturbationSettings(judging=judging), nothing)

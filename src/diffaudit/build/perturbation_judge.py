@@ -7,7 +7,6 @@ from diffaudit.build.models import build_classifier, build_perceptual
 from diffaudit.judging.defences import Defence, depth_defence, jpeg_defence, purification_defence, resize_defence
 from diffaudit.judging.perturbed import PerturbationJudge, Role
 from diffaudit.models.prior import DiffusionPrior
-from diffaudit.perturbation.references import require_foolbox
 from diffaudit.perturbation.scene import Perturber
 
 
@@ -16,11 +15,8 @@ def build_perturbation_judge(settings: s.PerturbationSettings, perturber: Pertur
 
     Raises:
         ThreatModelViolation: a held-out model is not independent of a surrogate.
-        MissingExtra: reference attacks are asked for, and their library is not installed.
     """
     judging = settings.judging
-    if judging.references:
-        require_foolbox()
     unseen = {**judging.heldout, **judging.siblings}
     models = {**perturber.surrogates, **{name: build_classifier(model) for name, model in unseen.items()}}
     roles: dict[str, Role] = {

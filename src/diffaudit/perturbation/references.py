@@ -112,11 +112,6 @@ class MeanLogits(nn.Module):
         return torch.stack([model(images).logits for model in self.models]).mean(0)
 
 
-def require_foolbox() -> None:
-    """Raises :class:`MissingExtra` where these attacks cannot be run, so that a run can be refused before any work."""
-    _foolbox()
-
-
 def _foolbox() -> Any:
     require_foolbox()
     import foolbox
