@@ -394,6 +394,20 @@ def test_a_perturber_holds_what_is_named_and_no_judge(values: dict[str, Any]) ->
 # Pictures -------------------------------------------------------------------------------------------------------------
 
 
+def test_faces_know_what_they_deserve_to_be_called() -> None:
+    found = victims(WordedFaces(count=6, seed=3, skip=2))
+    assert found.deserved is not None
+    images = found.images.float() / 255
+    assert torch.equal(found.deserved(images), found.labels)
+    assert not torch.equal(found.deserved(images * 0.2), found.labels)
+
+
+def test_skipped_faces_are_those_before() -> None:
+    every, later = victims(WordedFaces(count=5, seed=3)), victims(WordedFaces(count=3, seed=3, skip=2))
+    assert later.names == every.names[2:]
+    assert torch.equal(later.labels, every.labels[2:])
+
+
 def test_faces_have_clear_hair_and_the_words_for_it() -> None:
     crowd = unseen_crowd()
     found, again, other = (victims(WordedFaces(count=5, seed=seed)) for seed in (3, 3, 4))

@@ -26,7 +26,7 @@ def crowd() -> Figure:
     """Nine rows within a tenth of each other, two of them at one place."""
     places = [(0.5 + 0.03 * (n % 3), 0.2 + 0.01 * (n // 3)) for n in range(8)]
     points = [Point(f"row number {n}", share(up), share(out)) for n, (up, out) in enumerate([*places, places[0]])]
-    return frontier([Series("rows", tuple(points))])
+    return frontier([Series("rows", tuple(points))], "fooled")
 
 
 def test_no_name_lies_on_another(crowd: Figure) -> None:
@@ -37,7 +37,7 @@ def test_no_name_lies_on_another(crowd: Figure) -> None:
 
 def test_names_stay_inside_the_axes() -> None:
     points = (Point("at the right end", share(0.95), share(0.9)), Point("at the left end", share(0.02), share(0.06)))
-    figure = frontier([Series("rows", points)])
+    figure = frontier([Series("rows", points)], "fooled")
     frame = figure.axes[0].get_window_extent()
     for box in names(figure).values():
         assert frame.x0 <= box.x0 <= box.x1 <= frame.x1
@@ -46,7 +46,7 @@ def test_names_stay_inside_the_axes() -> None:
 
 def test_a_point_without_intervals_stands_alone() -> None:
     bare = {"value": 0.5, "low": None, "high": None}
-    figure = frontier([Series("rebuilt", (Point("", bare, bare),), marker="D", faint=True)])
+    figure = frontier([Series("rebuilt", (Point("", bare, bare),), marker="D", faint=True)], "fooled")
     (line,) = figure.axes[0].lines
     assert (line.get_marker(), line.get_label()) == ("D", "rebuilt")
     assert names(figure) == {}

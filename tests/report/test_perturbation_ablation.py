@@ -144,7 +144,7 @@ def test_every_table_is_sound_latex(ablation: dict[str, Any]) -> None:
 
 
 def test_rows_are_points_by_name_and_budgets_are_joined(ablation: dict[str, Any]) -> None:
-    figure = ablation_frontier(ablation["rows"])
+    figure = ablation_frontier(ablation["rows"], layout_of(ablation).headline)
     assert figure is not None
     axes = figure.axes[0]
     marked = {str(line.get_label()): line for line in axes.lines if line.get_marker() in ("o", "s", "D")}
@@ -178,7 +178,21 @@ def test_a_report_leaves_tables_figures_a_page_and_a_readme(ablation: dict[str, 
 def test_without_held_out_models_the_white_box_leads(ablation: dict[str, Any], tmp_path: Path) -> None:
     for found in ablation["rows"]:
         found["metrics"] = {key: value for key, value in found["metrics"].items() if not key.startswith("transfer")}
-    assert ablation_frontier(ablation["rows"]) is None
     assert layout_of(ablation).headline.key == "white_box_mean"
+    figure = ablation_frontier(ablation["rows"], layout_of(ablation).headline)
+    assert figure is not None
+    assert figure.axes[0].get_ylabel() == "surrogates fooled, in %"
     write_json(tmp_path / "ablation.json", ablation)
-    assert len(Page(write_ablation_report(tmp_path).read_text(encoding="utf-8")).all("svg")) == 1
+    assert len(Page(write_ablation_report(tmp_path).read_text(encoding="utf-8")).all("svg")) == 2
+
+
+def test_where_labels_can_be_asked_again_what_keeps_them_leads(ablation: dict[str, Any]) -> None:
+    for found in ablation["rows"]:
+        found["metrics"] |= {"transfer_kept": measure(0.3), "label_kept": measure(0.7)}
+    layout = layout_of(ablation)
+    assert layout.headline.key == "transfer_kept"
+    keys = [column.key for column in layout.columns]
+    assert keys[1:4] == ["transfer_mean", "transfer_kept", "label_kept"]
+    figure = ablation_frontier(ablation["rows"], layout.headline)
+    assert figure is not None
+    assert figure.axes[0].get_ylabel() == "held-out models fooled, label kept, in %"

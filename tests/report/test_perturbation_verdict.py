@@ -126,3 +126,27 @@ def test_without_held_out_models_nothing_is_said_of_transfer() -> None:
 
 def test_without_a_clean_picture_right_there_is_nothing_to_fool() -> None:
     assert read(transfer_mean=None, white_box_mean=None).sentence.startswith("No model was right on a clean picture")
+
+
+def test_pictures_that_deserve_another_label_are_told_of() -> None:
+    found = read(label_kept=share(0.8, 0.7, 0.9), transfer_kept=share(0.3, 0.2, 0.4))
+    assert (
+        "80 % of the changed pictures still deserve their label; with the others counted as failures, held-out models "
+        "are fooled in 30 %."
+    ) in found.context
+    assert any(
+        caution.startswith("20 % of the pictures were changed until another label is the right one")
+        for caution in found.cautions
+    )
+    kept = read(label_kept=share(0.95, 0.9, 1), transfer_kept=share(0.4, 0.3, 0.5))
+    assert not any("another label" in caution for caution in kept.cautions)
+
+
+def test_the_frontier_is_of_what_keeps_its_label_where_that_is_known() -> None:
+    """PGD fools more at a smaller distance, but of pictures that deserve another label: it is not ahead."""
+    theirs = {**reference(share(0.6, 0.5, 0.7), 0.01), "transfer_kept": share(0.1, 0.02, 0.18)}
+    known = {"label_kept": share(0.95, 0.9, 1), "transfer_kept": share(0.4, 0.3, 0.5)}
+    assert "not on the frontier" in str(read(references={"pgd-4": theirs}).cautions)
+    assert read(references={"pgd-4": theirs}, **known).gain == (
+        "No reference attack fools held-out models as often at so small a perceptual distance."
+    )

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ ATTACK = [
 PGD = [perturbed(i, dict.fromkeys(MODELS, "rf"), row="pgd-8") for i in range(4)]
 MEASURES = {
     "images", "clean_accuracy", "white_box_success", "transfer_success", "sibling_success", "transfer_mean",
-    "white_box_mean",
+    "white_box_mean", "label_kept", "transfer_kept", "white_box_kept",
     "defended_success", "defended_white_box", "perceptual_distance", "ssim", "psnr", "l2", "linf", "colour_difference",
     "reconstruction_psnr", "seconds_per_image",
 }  # fmt: skip
@@ -63,6 +64,19 @@ def test_siblings_stand_apart() -> None:
     )
     assert without["transfer_mean"] is None
     assert without["transfer_success"] == {}
+
+
+def test_what_no_longer_deserves_its_label_fools_nobody() -> None:
+    """By picture, transfer of 1/2, 1 and 0: the second has become another class, and its models were right."""
+    judged = [replace(record, label_kept=record.image != 1) for record in ATTACK]
+    found = metrics(judged)
+    assert found["label_kept"]["value"] == 0.75
+    assert found["transfer_kept"]["value"] == pytest.approx(0.5 / 3)
+    assert found["transfer_kept"]["n"] == found["transfer_mean"]["n"] == 3
+    assert found["white_box_kept"]["value"] == pytest.approx(1 / 3)
+    assert found["transfer_mean"] == metrics(ATTACK)["transfer_mean"]
+    unasked = metrics(ATTACK)
+    assert (unasked["label_kept"], unasked["transfer_kept"], unasked["white_box_kept"]) == (None, None, None)
 
 
 def test_defences_count_the_held_out_models() -> None:

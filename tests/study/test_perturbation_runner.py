@@ -85,6 +85,9 @@ def test_the_measures_and_the_page_are_there(finished: Path) -> None:
         "mixer": "heldout",
     }
     assert metrics["seconds_per_image"]["value"] > 0
+    records = read_perturbation_records(RunFolder(finished).records)
+    assert all(isinstance(record.label_kept, bool) for record in records)
+    assert metrics["label_kept"]["value"] == pytest.approx(sum(record.label_kept or 0 for record in records[:3]) / 3)
     manifest = json.loads(RunFolder(finished).manifest.read_text())
     assert manifest["state"] == "finished"
     assert set(manifest["models"]) == set(metrics["models"])

@@ -1,6 +1,8 @@
 """Settings to the labelled pictures of a perturbation, and the words of their classes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import assert_never
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 from diffaudit import settings as s
 from diffaudit.data.captions import CLEAR_HAIR, HAIR_LABELS, hair_clearness, hair_labels
 from diffaudit.data.faces import sample_faces
+from diffaudit.data.hair_seen import hair_labels_seen
 from diffaudit.data.labelled import read_labelled
 from diffaudit.data.rendering import render_faces
 from diffaudit.eight_bit import to_bytes
@@ -18,12 +21,17 @@ from diffaudit.training.populations import unseen_crowd
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """``images (N, 3, H, W) uint8`` of ``labels (N,)``, what each is called, and the words of all classes."""
+    """``images (N, 3, H, W) uint8`` of ``labels (N,)``, what each is called, and the words of all classes.
+
+    ``deserved`` says which label each of the pictures deserves after a change, ``(N, 3, H, W)`` in [0, 1] to ``(N,)``;
+    None where nobody can tell without looking.
+    """
 
     images: Tensor
     labels: Tensor
     names: tuple[str, ...]
     classes: tuple[str, ...]
+    deserved: Callable[[Tensor], Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -47,7 +55,7 @@ def victims(setting: s.Victims) -> LabelledImages:
             faces = sample_faces(people, seed=seed + 99_000)
             images = to_bytes(render_faces(faces))
             names = tuple(f"face-{number:04d}" for number in range(skip, skip + count))
-            return LabelledImages(images, hair_labels(people), names, HAIR_LABELS)
+            return LabelledImages(images, hair_labels(people), names, HAIR_LABELS, partial(hair_labels_seen, faces))
         case s.LabelledPictures():
             found = read_labelled(
                 setting.folder,

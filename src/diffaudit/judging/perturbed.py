@@ -45,6 +45,7 @@ class Perturbed:
         goals: ``(B,)`` classes sought; None where any other class will do.
         reconstructions: ``(B, 3, H, W)`` uint8, what DDIM inversion alone gives back; None for attacks on pixels.
         iterations: ``(B,)`` steps taken; None where the attack does not say.
+        kept: ``(B,)`` whether each picture still deserves its label; None where no rule can tell.
     """
 
     row: str
@@ -56,6 +57,7 @@ class Perturbed:
     goals: Tensor | None = None
     reconstructions: Tensor | None = None
     iterations: Tensor | None = None
+    kept: Tensor | None = None
 
 
 class PerturbationJudge:
@@ -134,6 +136,7 @@ class PerturbationJudge:
                 psnr=noise[i],
                 reconstruction_psnr=rebuilt[i],
                 iterations=None if perturbed.iterations is None else int(perturbed.iterations[i]),
+                label_kept=None if perturbed.kept is None else bool(perturbed.kept[i]),
                 **{measure: float(values[i]) for measure, values in distances.items()},
             )
             for i in range(len(labels))
@@ -237,7 +240,7 @@ def _require_pairs(perturbed: Perturbed) -> None:
             rule = f"be 8-bit pictures of one shape, {tuple(perturbed.images.shape)}"
             raise InvalidSetting(name, rule, found, "Judge what is read back from the PNG files.")
     counts = {"labels": perturbed.labels, "names": perturbed.names, "numbers": perturbed.numbers}
-    optional = {"goals": perturbed.goals, "iterations": perturbed.iterations}
+    optional = {"goals": perturbed.goals, "iterations": perturbed.iterations, "kept": perturbed.kept}
     for name, entries in {**counts, **{name: each for name, each in optional.items() if each is not None}}.items():
         if len(entries) != len(perturbed.images):
             raise InvalidSetting(name, f"hold one entry an image, {len(perturbed.images)} in all", len(entries))

@@ -38,6 +38,8 @@ class PerturbationRecord:
         colour_difference: mean Delta E (CIE 1976) over the pixels, in CIELAB; about 2.3 is just noticeable.
         reconstruction_psnr: of what DDIM inversion alone gives back, in dB; None for attacks on pixels.
         iterations: steps that the attack took; None where it does not say.
+        label_kept: does the adversarial picture still deserve ``label``, by the rule that labels come from? A picture
+            that was really recoloured fools nobody. None where there is no rule to ask, as with photographs.
     """
 
     row: str
@@ -59,6 +61,7 @@ class PerturbationRecord:
     colour_difference: float
     reconstruction_psnr: float | None
     iterations: int | None
+    label_kept: bool | None = None
 
     @classmethod
     def from_json(cls, line: str) -> "PerturbationRecord":

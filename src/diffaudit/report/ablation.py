@@ -58,8 +58,12 @@ def write_ablation_report(folder: Path) -> Path:
 def _headlines(ablation: Json) -> Figures:
     layout = layout_of(ablation)
     figures = {"rows": (f"{layout.headline.title} by row", rows_figure(ablation["rows"], layout))}
-    found = ablation_frontier(ablation["rows"]) if ablation["audit"] == "perturbation" else None
-    return figures if found is None else {"frontier": ("Transfer against perceptual distance", found), **figures}
+    found = ablation_frontier(ablation["rows"], layout.headline) if ablation["audit"] == "perturbation" else None
+    return (
+        figures
+        if found is None
+        else {"frontier": (f"{layout.headline.title} against perceptual distance", found), **figures}
+    )
 
 
 def _inline(figures: Figures) -> dict[str, tuple[str, Markup]]:

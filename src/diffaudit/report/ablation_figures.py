@@ -12,6 +12,7 @@ from diffaudit.report.ablation_layout import MODES, Layout, title
 from diffaudit.report.figures import FAINT, INK, SERIES, STYLE, Floats, smoothed
 from diffaudit.report.frontier import Series, frontier
 from diffaudit.report.perturbation_figures import frontier_point, reference_series
+from diffaudit.report.wording import Measure
 
 Json = Mapping[str, Any]
 Curves = Mapping[str, Sequence[Sequence[CurvePoint]]]
@@ -45,10 +46,10 @@ def rows_figure(rows: Sequence[Json], layout: Layout) -> Figure:
     return figure
 
 
-def ablation_frontier(rows: Sequence[Json]) -> Figure | None:
+def ablation_frontier(rows: Sequence[Json], success: Measure) -> Figure | None:
     """Every row of perturbations by name, the baseline marked, among the reference attacks.
 
-    None where no row has both a transfer success and a perceptual distance, as inversions have not.
+    None where no row has both that success and a perceptual distance, as inversions have not.
     """
     attacks = [row for row in rows if not row["reference"]]
     series = []
@@ -56,10 +57,13 @@ def ablation_frontier(rows: Sequence[Json]) -> Figure | None:
         ("baseline", "s", [row for row in attacks if row["baseline"]]),
         ("rows", "o", [row for row in attacks if not row["baseline"]]),
     ):
-        points = [point for row in members if (point := frontier_point(row["name"], row["metrics"])) is not None]
+        found = [frontier_point(row["name"], row["metrics"], success) for row in members]
+        points = [point for point in found if point is not None]
         series += [Series(words, tuple(points), marker=marker, size=7)] if points else []
-    series += reference_series((row["name"], row["metrics"]) for row in rows if row["reference"]) if series else []
-    return frontier(series, height=5.4) if series else None
+    if not series:
+        return None
+    series += reference_series(((row["name"], row["metrics"]) for row in rows if row["reference"]), success)
+    return frontier(series, success.title.lower(), height=5.4)
 
 
 def training_figures(curves: Curves, mode: str | None) -> dict[str, tuple[str, Figure]]:

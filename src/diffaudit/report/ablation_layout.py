@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffaudit.records import REBUILT
-from diffaudit.report.perturbation_wording import DISTANCES, SUCCESS, attack_title, defence_measure
+from diffaudit.report.perturbation_wording import DISTANCES, KEPT, SUCCESS, attack_title, defence_measure
 from diffaudit.report.wording import MEASURES, Measure
 
 Json = Mapping[str, Any]
@@ -112,20 +112,24 @@ def _perturbation(rows: Sequence[Json]) -> Layout:
         for key, name in _named(rows, "sibling.")
     ]
     behind = [defence_measure(name, "defended") for _, name in _named(rows, "defended.")]
-    has_transfer = any(row["metrics"].get("transfer_mean") for row in rows)
+    known = {key for row in rows for key, measure in row["metrics"].items() if measure}
+    kept = [measure for measure in KEPT if measure.key in known]
+    headline = next((measure for measure in (*kept, transfer) if measure.key in known), white_box)
     return Layout(
         columns=(
             white_box,
             transfer,
+            *kept,
             *(models if 1 < len(models) <= MODELS_SHOWN else ()),
             *siblings,
             *behind,
             *(distances[key] for key in ("perceptual_distance", "ssim", "psnr", "linf")),
         ),
-        headline=transfer if has_transfer else white_box,
+        headline=headline,
         recognition=(
             (white_box.key, white_box.title.lower()),
             (transfer.key, transfer.title.lower()),
+            *((measure.key, measure.title.lower()) for measure in kept),
             *((measure.key, measure.title.replace("Held-out", "held-out")) for measure in models),
             ("perceptual_distance", "perceptual distance"),
         ),

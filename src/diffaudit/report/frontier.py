@@ -49,8 +49,11 @@ class Series:
     faint: bool = False
 
 
-def frontier(series: Sequence[Series], *, height: float = 4.2) -> Figure:
-    """The points of all series. Higher fools more held-out models, further left is less visible: upper left counts."""
+def frontier(series: Sequence[Series], success: str, *, height: float = 4.2) -> Figure:
+    """The points of all series; ``success`` names what is counted.
+
+    Higher fools more held-out models, further left is less visible: upper left counts.
+    """
     with rc_context(STYLE):
         figure = Figure(figsize=(8.4, height), layout="constrained")
         axes = figure.add_subplot()
@@ -65,7 +68,7 @@ def frontier(series: Sequence[Series], *, height: float = 4.2) -> Figure:
         axes.set_xlim(left=0)
         axes.margins(x=0.08)
         axes.set_xlabel("perceptual distance to the clean picture (further left: less visible)")
-        axes.set_ylabel("held-out models fooled, in %")
+        axes.set_ylabel(f"{success}, in %")
         axes.annotate(
             "\N{NORTH WEST ARROW} better",
             (0, 1),

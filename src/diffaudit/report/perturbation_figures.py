@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from diffaudit.records import REBUILT
 from diffaudit.report.frontier import Point, Series, frontier
-from diffaudit.report.perturbation_wording import attack_family, attack_title
-from diffaudit.report.wording import found
+from diffaudit.report.perturbation_wording import attack_family, attack_title, headline
+from diffaudit.report.wording import Measure, found
 
 Json = Mapping[str, Any]
 
@@ -19,25 +19,26 @@ def frontier_figure(metrics: Json) -> Figure | None:
 
     Higher fools more held-out models, further left is less visible: what counts is the upper left.
     """
-    mine = frontier_point("", metrics)
+    success = headline(metrics)
+    mine = frontier_point("", metrics, success)
     series = [Series(attack_title("attack"), (mine,), size=9)] if mine else []
-    series += reference_series(metrics["references"].items())
-    return frontier(series) if series else None
+    series += reference_series(metrics["references"].items(), success)
+    return frontier(series, success.title.lower()) if series else None
 
 
-def frontier_point(label: str, measures: Json) -> Point | None:
-    """A row's point; None where it has no transfer success or no perceptual distance."""
-    transfer, distance = found(measures, "transfer_mean"), found(measures, "perceptual_distance")
+def frontier_point(label: str, measures: Json, success: Measure) -> Point | None:
+    """A row's point; None where it has no such success or no perceptual distance."""
+    transfer, distance = found(measures, success.key), found(measures, "perceptual_distance")
     return Point(label, transfer, distance) if transfer and distance else None
 
 
-def reference_series(rows: Iterable[tuple[str, Json]]) -> list[Series]:
+def reference_series(rows: Iterable[tuple[str, Json]], success: Measure) -> list[Series]:
     """The reference attacks by method, their budgets joined, and what is rebuilt without a perturbation."""
     families: dict[str, list[Point]] = defaultdict(list)
     rebuilt: list[Point] = []
     for row, measures in rows:
         family, budget = attack_family(row)
-        point = frontier_point("" if row == REBUILT else budget, measures)
+        point = frontier_point("" if row == REBUILT else budget, measures, success)
         if point is not None:
             (rebuilt if row == REBUILT else families[family]).append(point)
     series = [Series(family, tuple(points), joined=True) for family, points in families.items()]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffaudit.records import REBUILT
-from diffaudit.report.perturbation_wording import CLEAN, DISTANCES, ROLES, SUCCESS, attack_title, defence_measure
+from diffaudit.report.perturbation_wording import CLEAN, DISTANCES, KEPT, ROLES, SUCCESS, attack_title, defence_measure
 from diffaudit.report.tables import Table, table_line
 from diffaudit.report.wording import Measure, Row, found
 
@@ -31,7 +31,7 @@ def attacks_table(metrics: Json) -> Table:
         "attacks",
         "Success is counted on pictures that the model first got right. Shares in percent; intervals are 95 % "
         "bootstraps over pictures.",
-        [*SUCCESS, *distances],
+        [*SUCCESS, *KEPT, *distances],
     )
 
 

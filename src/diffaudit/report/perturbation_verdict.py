@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffaudit.records import REBUILT
-from diffaudit.report.perturbation_wording import attack_title
+from diffaudit.report.perturbation_wording import attack_title, headline
 from diffaudit.report.verdict import Verdict, count, overlap
 from diffaudit.report.wording import DASH, NO_BREAK, found, interval_of_share, percent
 
@@ -47,6 +47,12 @@ def _context(metrics: Json) -> str:
     least, most = percent(min(accuracies)), percent(max(accuracies))
     span = most if least == most else f"{least} to {most}"
     said.append(f"Of the {metrics['images']} clean pictures the models have {span} right.")
+    kept, counted = found(metrics, "label_kept"), found(metrics, "transfer_kept")
+    if kept and counted:
+        said.append(
+            f"{percent(kept['value'])} of the changed pictures still deserve their label; with the others counted as "
+            f"failures, held-out models are fooled in {percent(counted['value'])}."
+        )
     behind = {name: measure for name, measure in metrics["defended_success"].items() if measure}
     if behind:
         strongest = min(behind, key=lambda name: behind[name]["value"])
@@ -62,7 +68,8 @@ def _context(metrics: Json) -> str:
 
 def _frontier(metrics: Json) -> tuple[str, list[str]]:
     """Where the attack stands among the references, and what that leaves in doubt."""
-    mine, distance = found(metrics, "transfer_mean"), found(metrics, "perceptual_distance")
+    key = headline(metrics).key
+    mine, distance = found(metrics, key), found(metrics, "perceptual_distance")
     if mine is None or distance is None:
         return "", []
     attacks = {name: measures for name, measures in metrics["references"].items() if name != REBUILT}
@@ -71,7 +78,7 @@ def _frontier(metrics: Json) -> tuple[str, list[str]]:
     nearer = {
         attack_title(name): (theirs, cost)
         for name, measures in attacks.items()
-        if (theirs := found(measures, "transfer_mean"))
+        if (theirs := found(measures, key))
         and (cost := found(measures, "perceptual_distance"))
         and cost["value"] <= distance["value"]
     }
@@ -105,6 +112,12 @@ def _cautions(metrics: Json) -> list[str]:
     if held and lost > 0.2 * metrics["images"]:
         said.append(f"{lost} of {metrics['images']} pictures are left out: no held-out model had them right.")
     rebuilt, psnr = found(metrics, "reconstruction_psnr"), found(metrics, "psnr")
+    kept = found(metrics, "label_kept")
+    if kept and kept["value"] < 0.9:
+        said.append(
+            f"{percent(1 - kept['value'])} of the pictures were changed until another label is the right one: models "
+            "that give it are not fooled."
+        )
     if rebuilt and psnr and rebuilt["value"] < psnr["value"] + 3:
         said.append(
             f"Inversion alone, without an attack, gives the pictures back at {rebuilt['value']:.1f}{NO_BREAK}dB, the "

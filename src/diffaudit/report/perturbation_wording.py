@@ -1,9 +1,11 @@
 """The words of a perturbation's report and of an ablation's: measures, roles, and what attacks are called."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from diffaudit.records import REBUILT
-from diffaudit.report.wording import Measure
+from diffaudit.report.wording import Measure, found
 
 SUCCESS = (
     Measure(
@@ -23,6 +25,19 @@ SUCCESS = (
     ),
 )
 """Whom an attack fools."""
+
+KEPT = (
+    Measure(
+        "transfer_kept",
+        "Held-out models fooled, label kept",
+        "fools",
+        True,
+        "the same, with every picture counted as a failure that no longer deserves its label by the rule that labels "
+        "come from: what was really recoloured fools nobody",
+    ),
+    Measure("label_kept", "Label kept", "known", True, "share of the pictures that still deserve their label"),
+)
+"""The same where the truth can be asked again."""
 
 DISTANCES = (
     Measure(
@@ -68,6 +83,11 @@ ROLES = {
     "heldout": "held out: the attack never saw it",
     "sibling": "a relative of a surrogate",
 }
+
+
+def headline(measures: Mapping[str, Any]) -> Measure:
+    """The success that counts: where the label is kept if that is known, else all of it."""
+    return KEPT[0] if found(measures, KEPT[0].key) else SUCCESS[0]
 
 
 def attack_title(row: str) -> str:

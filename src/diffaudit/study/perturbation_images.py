@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffaudit.records import PerturbationRecord, RunFolder, read_perturbation_records
-from diffaudit.study.perturbation_metrics import DISTANCES, defended_success, models_of, success_on_right
+from diffaudit.study.perturbation_metrics import (
+    DISTANCES,
+    defended_success,
+    kept,
+    models_of,
+    success_if_kept,
+    success_on_right,
+)
 from diffaudit.study.row_images import Measures, Reader, RowImages, of_row, tabulated
 
 
@@ -17,7 +24,8 @@ def perturbation_images(
     """The images of one row from its records by seed; ``models`` gives each model's role.
 
     Columns: ``transfer_mean`` and ``white_box_mean`` (:func:`~diffaudit.study.perturbation_metrics.success_on_right`
-    of the held-out models and of the surrogates), ``transfer.<model>``, ``sibling.<model>``, ``defended.<defence>``
+    of the held-out models and of the surrogates), where labels can be asked again ``label_kept``, ``transfer_kept`` and
+    ``white_box_kept``, ``transfer.<model>``, ``sibling.<model>``, ``defended.<defence>``
     (the mean over the held-out models), the distances, and ``iterations``. In a share, an image that no model got
     right does not count. ``transfer_mean`` is the mean of the votes ``transfer.<model>``.
     """
@@ -27,6 +35,12 @@ def perturbation_images(
         "transfer_mean": lambda record: success_on_right(record, heldout),
         "white_box_mean": lambda record: success_on_right(record, surrogates),
     }
+    if any(record.label_kept is not None for record in found):
+        shares |= {
+            "label_kept": kept,
+            "transfer_kept": lambda record: success_if_kept(record, heldout),
+            "white_box_kept": lambda record: success_if_kept(record, surrogates),
+        }
     for name in heldout:
         shares[f"transfer.{name}"] = lambda record, name=name: success_on_right(record, [name])
     for name in models_of(models, "sibling"):

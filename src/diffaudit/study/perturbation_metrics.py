@@ -48,6 +48,9 @@ def perturbation_metrics(
       surrogates.
     - ``defended_success``: by defence, the same with each held-out model behind the defence, so that it is read against
       ``transfer_mean``; ``defended_white_box`` is that of the surrogates.
+    - ``label_kept``: the share of the images that still deserve their label, where a rule can tell.
+      ``transfer_kept`` and ``white_box_kept`` are the two means with every other image counted as a failure
+      (:func:`success_if_kept`): a picture that was recoloured until its label is another fools nobody.
     - Distances are means over all images of the row, failures included.
     - ``seconds_per_image``: one measurement over the whole row, so it has no interval.
 
@@ -55,7 +58,8 @@ def perturbation_metrics(
     every picture is of another person or scene, and what is audited is a population of pictures. Row `rebuilt`, under
     ``references``, is what DDIM inversion and decoding alone give: the part of a success that no perturbation made.
     Beside the contract stand ``classes``, ``clusters``, ``targeted``, ``sibling_success``, ``white_box_mean``,
-    ``defended_white_box``, ``l2``, ``colour_difference`` and ``notes``.
+    ``defended_white_box``, ``label_kept``, ``transfer_kept``, ``white_box_kept``, ``l2``, ``colour_difference`` and
+    ``notes``.
 
     Args:
         records: of one run, in any order.
@@ -102,6 +106,17 @@ def success_on_right(record: PerturbationRecord, models: Collection[str]) -> flo
     """
     right = [name for name in models if record.clean_hits[name]]
     return sum(record.fooled[name] for name in right) / len(right) if right else None
+
+
+def kept(record: PerturbationRecord) -> float | None:
+    """Return 1 where the picture still deserves its label, 0 where it does not, None where no rule says."""
+    return None if record.label_kept is None else float(record.label_kept)
+
+
+def success_if_kept(record: PerturbationRecord, models: Collection[str]) -> float | None:
+    """Return :func:`success_on_right`, or 0 where the picture no longer deserves its label; None where no rule says."""
+    success = None if record.label_kept is None else success_on_right(record, models)
+    return 0.0 if success is not None and not record.label_kept else success
 
 
 def defended_success(record: PerturbationRecord, defence: str, models: Collection[str]) -> float | None:
@@ -153,6 +168,9 @@ class _Summary:
             "sibling_success": {name: self._success(name) for name in models_of(self.models, "sibling")},
             "transfer_mean": self._shares([success_on_right(record, heldout) for record in self.records]),
             "white_box_mean": self._shares([success_on_right(record, surrogates) for record in self.records]),
+            "label_kept": self._shares([kept(record) for record in self.records]),
+            "transfer_kept": self._shares([success_if_kept(record, heldout) for record in self.records]),
+            "white_box_kept": self._shares([success_if_kept(record, surrogates) for record in self.records]),
             "defended_success": {name: self._defended(name, heldout) for name in defences},
             "defended_white_box": {name: self._defended(name, surrogates) for name in defences},
             **{name: self._mean(name, measure) for name, measure in DISTANCES.items()},

@@ -181,14 +181,17 @@ def _row(
 ) -> Perturbed:
     """A row as read back from its PNG files."""
     save_pictures(run.folder.images / name, images)
+    judged = read_pictures(run.folder.images / name, len(pictures))
+    kept = None if pictures.deserved is None else pictures.deserved(judged.float() / 255) == pictures.labels
     return Perturbed(
         row=name,
-        images=read_pictures(run.folder.images / name, len(pictures)),
+        images=judged,
         clean=pictures.images,
         labels=pictures.labels,
         names=pictures.names,
         numbers=range(len(pictures)),
         goals=goals,
+        kept=kept,
     )
 
 
