@@ -9,9 +9,10 @@ import yaml
 from diffaudit.settings import dump_settings, load_audit
 from diffaudit.study.ablation_rows import load_ablation
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-ABLATIONS = [CONFIGS / "ablation.yaml"]
-AUDITS = sorted(set(CONFIGS.glob("*.yaml")) - set(ABLATIONS))
+REPOSITORY = Path(__file__).parents[1]
+CONFIGS = REPOSITORY / "configs"
+AUDITS = sorted(path for path in CONFIGS.glob("*.yaml") if "ablation" not in path.stem)
+ABLATIONS = sorted({*CONFIGS.glob("*.yaml"), *REPOSITORY.glob("benchmarks/*/*.yaml")} - set(AUDITS))
 COMPLETE = [path for path in AUDITS if path.stem not in ("quick", "orl")]
 """Those that write every key out; `quick` shows how little is needed, `orl` what photographs change."""
 

@@ -60,7 +60,7 @@ def test_every_loss_loads(kind: str) -> None:
 
 def test_all_terms_load_together() -> None:
     kinds = kinds_of(AnyPerturbationTerm)
-    assert len(kinds) == 9
+    assert len(kinds) == 10
     weight = {"start": 0.1, "end": 0.9, "shape": "cosine"}
     found = settings_of({"terms": [{"kind": kind, "weight": weight, "scale": "first"} for kind in kinds]}).terms
     assert [term.kind for term in found] == kinds

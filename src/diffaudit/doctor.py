@@ -59,6 +59,7 @@ EXTRAS = {
     "timm": ("timm",),
     "torchjd": ("torchjd",),
     "torchvision": ("torchvision",),
+    "wavelets": ("ptwt",),
 }
 """The packages of each extra; a test holds them to pyproject.toml."""
 
