@@ -23,7 +23,7 @@ from diffaudit.inversion.embedding import ManifoldEmbedding, MlpEmbedding, Table
 from diffaudit.judging.judge import Judge
 from diffaudit.models.attributes import harmonic_light
 from diffaudit.models.bundled import fingerprint
-from diffaudit.models.external import module_fingerprint
+from diffaudit.models.fingerprints import module_fingerprint
 from diffaudit.models.nearest_mean import NearestMean
 from diffaudit.models.networks import build_network
 from diffaudit.settings import InversionSettings, check_settings

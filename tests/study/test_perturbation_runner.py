@@ -90,7 +90,8 @@ def test_the_measures_and_the_page_are_there(finished: Path) -> None:
     assert metrics["label_kept"]["value"] == pytest.approx(sum(record.label_kept or 0 for record in records[:3]) / 3)
     manifest = json.loads(RunFolder(finished).manifest.read_text())
     assert manifest["state"] == "finished"
-    assert set(manifest["models"]) == set(metrics["models"])
+    assert set(manifest["models"]) == {*metrics["models"], "prior", "perceptual", "judging perceptual"}
+    assert manifest["data"].keys() == {"pictures"}
     assert "Perturbation audit" in RunFolder(finished).report.read_text()
 
 

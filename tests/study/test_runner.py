@@ -61,7 +61,12 @@ def test_a_run_leaves_all_that_a_report_needs(tiny_settings: InversionSettings, 
     assert all((folder / record.source_image).exists() for record in records if record.source_image)
     assert len(read_curves(run.curves)) == 6
     assert run.report.exists()
-    assert json.loads(run.manifest.read_text())["state"] == "finished"
+    manifest = json.loads(run.manifest.read_text())
+    assert manifest["state"] == "finished"
+    assert {"target", "prior", "perceptual", "attributes", "judge identity encoder"} < manifest["models"].keys()
+    assert manifest["data"].keys() == {"public", "private"}
+    marks = [entry["fingerprint"] for entry in (*manifest["models"].values(), *manifest["data"].values())]
+    assert all(len(mark) == 64 for mark in marks)
 
 
 def test_rows_are_compared_as_sets(tiny_values: dict[str, Any], tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from diffaudit.models.classifier import Classifier
 from diffaudit.models.efficientnet_lite import efficientnet_lite
 from diffaudit.models.exported import exported_classifier, exported_encoder
 from diffaudit.models.exported_autoencoder import ExportedAutoencoder, exported_autoencoder
-from diffaudit.models.external import module_fingerprint, timm_classifier, torchvision_classifier
+from diffaudit.models.external import timm_classifier, torchvision_classifier
+from diffaudit.models.fingerprints import module_fingerprint
 from diffaudit.models.identity import IdentityEncoder
 from diffaudit.models.networks import Network
 from diffaudit.models.perceptual import PerceptualFeatures

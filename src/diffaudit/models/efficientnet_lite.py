@@ -5,7 +5,8 @@ from pathlib import Path
 
 from diffaudit.errors import MissingExtra
 from diffaudit.models.classifier import Classifier
-from diffaudit.models.external import load_checkpoint, module_fingerprint
+from diffaudit.models.external import load_checkpoint
+from diffaudit.models.fingerprints import module_fingerprint
 
 SIZES = (224, 240, 260)
 """The side in pixels that each variant was trained at."""

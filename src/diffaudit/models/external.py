@@ -1,6 +1,5 @@
 """Classifiers of other libraries, timm and torchvision, with their published weights or a checkpoint of yours."""
 
-import hashlib
 import importlib
 import pickle
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from diffaudit.errors import InvalidSetting, MissingExtra, UnsafeArchive
 from diffaudit.models.classifier import Classifier
+from diffaudit.models.fingerprints import module_fingerprint
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -46,15 +46,6 @@ def torchvision_classifier(
     model = _library("torchvision.models", "torchvision").get_model(name, weights=published, **_classes(num_classes))
     load_checkpoint(model, weights)
     return _classifier(model, size=size, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-
-
-def module_fingerprint(module: nn.Module) -> str:
-    """SHA-256 of a module's state, for objects that come from no file."""
-    digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _library(module: str, extra: str) -> ModuleType:

@@ -56,14 +56,16 @@ def begin_manifest(run: Run[Kind], command: str, *, has: Sequence[str], has_not:
 def finish_manifest(
     run: Run[Kind],
     manifest: dict[str, Any],
-    fingerprints: Mapping[str, str],
+    models: Mapping[str, str],
+    data: Mapping[str, str],
     *,
     num_classes: int,
     seconds: Mapping[str, float],
 ) -> None:
-    """Writes it again with what the run opened, how long it took, and that it has ended."""
+    """Writes it again with the hashes of all that the run opened, how long it took, and that it has ended."""
     manifest |= {
-        "models": {name: {"fingerprint": mark} for name, mark in fingerprints.items()},
+        "models": {name: {"fingerprint": mark} for name, mark in models.items()},
+        "data": {name: {"fingerprint": mark} for name, mark in data.items()},
         "num_classes": num_classes,
         "seconds": dict(seconds),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,6 +1,5 @@
 """One perturbation run from settings to report: perturbs batch by batch and judges; what is done survives a kill."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from diffaudit import build
 from diffaudit.eight_bit import to_bytes
 from diffaudit.events import Event
 from diffaudit.judging.perturbed import Perturbed
+from diffaudit.models.fingerprints import module_fingerprint, tensor_fingerprint
 from diffaudit.perturbation.attack import Iteration, attack
 from diffaudit.perturbation.movers import mover_of
 from diffaudit.perturbation.plans import Plans
@@ -84,14 +84,15 @@ def run_perturbation(
                 generator = torch.Generator().manual_seed(settings.seed)
                 lines += [record.to_json() for record in judge.records(row, generator, batch=settings.batch)]
             write_atomically(run.folder.records, "".join(line + "\n" for line in lines))
-    path = run.folder.metrics
-    earlier = json.loads(path.read_text())["seconds"] if path.exists() else None
-    seconds = earlier or {name: round(value, 2) for name, value in run.seconds.items()}
+    seconds = run.spent()
     records = read_perturbation_records(run.folder.records)
     metrics = perturbation_metrics(records, judge.roles, seconds=seconds, seed=settings.seed)
-    write_json(path, metrics | {"seconds": seconds})
-    fingerprints = {name: model.fingerprint for name, model in judge.models.items()}
-    finish_manifest(run, manifest, fingerprints, num_classes=len(pictures.classes), seconds=seconds)
+    write_json(run.folder.metrics, metrics | {"seconds": seconds})
+    models = {name: model.fingerprint for name, model in judge.models.items()}
+    models |= {"prior": module_fingerprint(perturber.prior), "perceptual": module_fingerprint(perturber.perceptual)}
+    models |= {"judging perceptual": module_fingerprint(judge.perceptual)}
+    data = {"pictures": tensor_fingerprint(pictures.images)}
+    finish_manifest(run, manifest, models, data, num_classes=len(pictures.classes), seconds=seconds)
     write_report(folder)
     return folder
 

@@ -1,5 +1,6 @@
 """What the parts of a run share: its settings, its folder, who watches, the seconds of each part, its arithmetic."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,14 @@ class Run(Generic[Kind]):
         began = time.perf_counter()
         yield
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - began
+
+    def spent(self) -> dict[str, float]:
+        """Seconds by part; where an earlier try has finished, those that it wrote down."""
+        path = self.folder.metrics
+        if path.exists():
+            earlier: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))["seconds"]
+            return earlier
+        return {name: round(value, 2) for name, value in self.seconds.items()}
 
 
 InversionRun = Run[InversionSettings]

@@ -1,6 +1,5 @@
 """One inversion run from settings to report: builds, trains, samples, judges; every finished part survives a kill."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from diffaudit.inversion.finishing import adversarial_pixels
 from diffaudit.inversion.generator import as_published, published_projector
 from diffaudit.inversion.sampling import Reconstructions, sample
 from diffaudit.judging.judge import Judge, Judged
+from diffaudit.models.fingerprints import module_fingerprint, tensor_fingerprint
 from diffaudit.records import ROWS, RunFolder, read_curves, read_records, write_atomically, write_json
 from diffaudit.settings import InversionSettings
 from diffaudit.study.checkpoints import load_tensors, save_tensors
@@ -57,6 +57,7 @@ def run_inversion(
             run.watch(Event("load", 0, 0, {}))
             build.check_separation(settings)
             attacker = build.build_attacker(settings, given=target, look=look)
+            models = _opened(attacker)
         projector = published_projector(attacker.prior)
         rows = _attack(run, attacker, projector)
         with run.timed("judge"):
@@ -66,8 +67,7 @@ def run_inversion(
                 rows["oracle"] = _oracle(run, attacker, judge, projector)
             distribution, notes = _judge(run, attacker, judge, rows)
     records = read_records(run.folder.records)
-    earlier = json.loads(run.folder.metrics.read_text())["seconds"] if run.folder.metrics.exists() else None
-    seconds = earlier or {name: round(value, 2) for name, value in run.seconds.items()}
+    seconds = run.spent()
     metrics = inversion_metrics(
         records,
         curves=read_curves(run.folder.curves),
@@ -78,15 +78,26 @@ def run_inversion(
         seed=settings.seed,
     )
     write_json(run.folder.metrics, metrics)
-    models = {
-        "target": attacker.classifier.fingerprint,
-        "identity encoder": attacker.encoder.fingerprint,
+    models |= {
         "judge identity encoder": judge.encoder.fingerprint,
         **{f"judge {name}": classifier.fingerprint for name, classifier in judge.classifiers.items()},
     }
-    finish_manifest(run, manifest, models, num_classes=attacker.public.log_probabilities.shape[1], seconds=seconds)
+    data = {"public": tensor_fingerprint(attacker.public.images), "private": tensor_fingerprint(judge.private.images)}
+    finish_manifest(
+        run, manifest, models, data, num_classes=attacker.public.log_probabilities.shape[1], seconds=seconds
+    )
     write_report(folder)
     return folder
+
+
+def _opened(attacker: Attacker) -> dict[str, str]:
+    """Hashes of what the attacker holds, before anything of it is trained."""
+    held = {"prior": attacker.prior, "perceptual": attacker.perceptual, "attributes": attacker.attributes}
+    return {
+        "target": attacker.classifier.fingerprint,
+        "identity encoder": attacker.encoder.fingerprint,
+        **{name: module_fingerprint(module) for name, module in held.items()},
+    }
 
 
 def _attack(run: InversionRun, attacker: Attacker, projector: Mapping[str, Tensor]) -> dict[str, Reconstructions]:
