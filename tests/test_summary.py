@@ -20,7 +20,11 @@ def lines(**changes: object) -> list[list[str]]:
 
 def test_a_line_an_attack() -> None:
     assert lines() == [
-        ["attack", "100.0 %", "50.0 %", "25.0 to 75.0 %", "0.0625"],
-        ["pgd-8", "50.0 %", "-", "-", "-"],
-        ["rebuilt: no perturbation", "50.0 %", "-", "-", "-"],
+        ["attack", "100.0 %", "50.0 %", "25.0 to 75.0 %", "-", "0.0625"],
+        ["pgd-8", "50.0 %", "-", "-", "-", "-"],
+        ["rebuilt: no perturbation", "50.0 %", "-", "-", "-", "-"],
     ]
+
+
+def test_what_keeps_its_label_stands_beside_all_of_it() -> None:
+    assert lines(transfer_kept={"value": 0.25})[0][4] == "25.0 %"

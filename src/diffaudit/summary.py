@@ -40,13 +40,13 @@ def perturbation_summary_table(metrics: Mapping[str, Any]) -> Table:
     """
     table = Table(title=f"{metrics['classes']} classes, {metrics['images']} images", title_justify="left")
     table.add_column("attack")
-    for heading in ("surrogates", "held-out", "95 % interval", "perceptual distance"):
+    for heading in ("surrogates", "held-out", "95 % interval", "of these label kept", "perceptual distance"):
         table.add_column(heading, justify="right")
     for row, measures in {"attack": metrics, **metrics["references"]}.items():
         transfer, distance = measures["transfer_mean"], measures["perceptual_distance"]
         far = "-" if distance is None else f"{distance['value']:.4f}"
-        label = LABELS.get(row, row)
-        table.add_row(label, _percent(measures["white_box_mean"]), _percent(transfer), _interval(transfer), far)
+        label, kept = LABELS.get(row, row), _percent(measures.get("transfer_kept"))
+        table.add_row(label, _percent(measures["white_box_mean"]), _percent(transfer), _interval(transfer), kept, far)
     return table
 
 

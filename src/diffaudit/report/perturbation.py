@@ -19,7 +19,7 @@ from diffaudit.report.perturbation_tables import (
     white_box_defences_table,
 )
 from diffaudit.report.perturbation_verdict import perturbation_verdict
-from diffaudit.report.perturbation_wording import CLEAN, DISTANCES, SUCCESS
+from diffaudit.report.perturbation_wording import CLEAN, DISTANCES, KEPT, SUCCESS
 from diffaudit.report.wording import DASH, DIRECTIONS, found, interval_of_share, percent
 
 Json = Mapping[str, Any]
@@ -57,7 +57,7 @@ def write_perturbation_report(run: Path) -> Path:
             directions=DIRECTIONS,
             groups=attack_groups(folder.path, read_perturbation_records(folder.records), metrics["models"]),
             gain=GAIN,
-            glossary=(*SUCCESS, CLEAN, *DISTANCES),
+            glossary=(*SUCCESS, *KEPT, CLEAN, *DISTANCES),
             settings=folder.settings.read_text(encoding="utf-8") if folder.settings.is_file() else "",
         )
     )
@@ -67,6 +67,7 @@ def write_perturbation_report(run: Path) -> Path:
 
 def _cards(metrics: Json) -> Iterator[Card]:
     for key, title, note in (
+        ("transfer_kept", "Held-out models fooled", "in pictures that keep their label"),
         ("transfer_mean", "Held-out models fooled", "of those right on the clean picture"),
         ("white_box_mean", "Surrogates fooled", "what the attack optimised"),
     ):

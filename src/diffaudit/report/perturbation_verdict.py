@@ -32,6 +32,13 @@ def _sentence(metrics: Json) -> str:
         )
     heldout = _models(metrics, "heldout", "a model that the attack never saw", "models that the attack never saw")
     after = f", and {surrogates} in {_share(metrics, 'white_box_mean')}" if seen else ""
+    kept = found(metrics, "transfer_kept")
+    if kept:
+        return (
+            f"Changes made in a diffusion latent {change} {heldout}{toward} in {_share(metrics, 'transfer_kept')} of "
+            f"the pictures that {_they(metrics, 'heldout')} first got right, if only pictures count that still deserve "
+            f"their label; in {percent(held['value'])} if all do."
+        )
     return (
         f"Changes made in a diffusion latent {change} {heldout}{toward} in {_share(metrics, 'transfer_mean')} of the "
         f"pictures that {_they(metrics, 'heldout')} first got right{after}."
@@ -47,12 +54,14 @@ def _context(metrics: Json) -> str:
     least, most = percent(min(accuracies)), percent(max(accuracies))
     span = most if least == most else f"{least} to {most}"
     said.append(f"Of the {metrics['images']} clean pictures the models have {span} right.")
-    kept, counted = found(metrics, "label_kept"), found(metrics, "transfer_kept")
-    if kept and counted:
+    kept, seen = found(metrics, "label_kept"), found(metrics, "white_box_mean")
+    if kept and seen:
         said.append(
-            f"{percent(kept['value'])} of the changed pictures still deserve their label; with the others counted as "
-            f"failures, held-out models are fooled in {percent(counted['value'])}."
+            f"{percent(kept['value'])} of the changed pictures still deserve their label. The models that they were "
+            f"made on are fooled in {percent(seen['value'])}, whatever the pictures deserve."
         )
+    if metrics.get("residual_added"):
+        said.append("What inversion and autoencoder lose of a picture is added back.")
     behind = {name: measure for name, measure in metrics["defended_success"].items() if measure}
     if behind:
         strongest = min(behind, key=lambda name: behind[name]["value"])
@@ -115,10 +124,11 @@ def _cautions(metrics: Json) -> list[str]:
     kept = found(metrics, "label_kept")
     if kept and kept["value"] < 0.9:
         said.append(
-            f"{percent(1 - kept['value'])} of the pictures were changed until another label is the right one: models "
-            "that give it are not fooled."
+            f"Only {percent(kept['value'])} of the changed pictures still deserve their label. Of the others another "
+            "one is right, and models that give it are not fooled."
         )
-    if rebuilt and psnr and rebuilt["value"] < psnr["value"] + 3:
+    lost = not metrics.get("residual_added")
+    if lost and rebuilt and psnr and rebuilt["value"] < psnr["value"] + 3:
         said.append(
             f"Inversion alone, without an attack, gives the pictures back at {rebuilt['value']:.1f}{NO_BREAK}dB, the "
             f"attack at {psnr['value']:.1f}{NO_BREAK}dB: much of the change is the autoencoder's and the sampler's."
@@ -129,7 +139,7 @@ def _cautions(metrics: Json) -> list[str]:
 def _share(metrics: Json, key: str) -> str:
     """A mean success with its interval, and that it is a mean where it is one of several models."""
     measure = metrics[key]
-    role = "heldout" if key == "transfer_mean" else "surrogate"
+    role = "surrogate" if key == "white_box_mean" else "heldout"
     said = ["mean of the models"] if _number(metrics, role) > 1 else []
     if measure["low"] is not None:
         said.append(f"95{NO_BREAK}% interval {interval_of_share(measure)}")

@@ -35,7 +35,7 @@ KEPT = (
         "the same, with every picture counted as a failure that no longer deserves its label by the rule that labels "
         "come from: what was really recoloured fools nobody",
     ),
-    Measure("label_kept", "Label kept", "known", True, "share of the pictures that still deserve their label"),
+    Measure("label_kept", "Label kept", "honest", True, "share of the pictures that still deserve their label"),
 )
 """The same where the truth can be asked again."""
 

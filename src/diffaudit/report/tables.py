@@ -161,6 +161,7 @@ ARROWS = {
     "zero": r"$\to 0$",
     "fools": r"$\uparrow$",
     "known": r"$\uparrow$",
+    "honest": r"$\uparrow$",
     "visible": r"$\downarrow$",
     "alike": r"$\uparrow$",
     "cost": r"$\downarrow$",

@@ -37,7 +37,7 @@ class Measure:
     title: str
     direction: Literal[
         "up", "down", "nearer", "zero", "varied",
-        "fools", "known", "visible", "alike", "cost",
+        "fools", "known", "honest", "visible", "alike", "cost",
         "apart", "real", "crowded", "reached",
     ]  # fmt: skip
     share: bool
@@ -131,6 +131,7 @@ DIRECTIONS = {
     "zero": ("\N{RIGHTWARDS ARROW}0", "near 0 is sound"),
     "fools": ("\N{UPWARDS ARROW}", "higher: more models are fooled"),
     "known": ("\N{UPWARDS ARROW}", "higher: more clean pictures were right"),
+    "honest": ("\N{UPWARDS ARROW}", "higher: more pictures still deserve their label"),
     "visible": ("\N{DOWNWARDS ARROW}", "lower: less visible"),
     "alike": ("\N{UPWARDS ARROW}", "higher: less visible"),
     "cost": ("\N{DOWNWARDS ARROW}", "lower: faster"),

@@ -31,6 +31,7 @@ def perturbation_metrics(
     models: Mapping[str, str],
     *,
     seconds: Mapping[str, float] | None = None,
+    residual_added: bool = False,
     notes: Sequence[str] = (),
     seed: int = 0,
     resamples: int = 10_000,
@@ -65,6 +66,7 @@ def perturbation_metrics(
         records: of one run, in any order.
         models: role by name: ``surrogate``, ``heldout`` or ``sibling``.
         seconds: time that making each row took, all images together.
+        residual_added: whether the attack's images have back what inversion and autoencoder lose; it is handed through.
         notes: what the caller wants to have said.
         seed: of the bootstrap.
         resamples: its draws.
@@ -90,6 +92,7 @@ def perturbation_metrics(
         "clusters": "images",
         "targeted": any(record.goal is not None for record in attack),
         "models": dict(models),
+        "residual_added": residual_added,
         **_Summary(attack, models, "", said, seed, resamples).everything(times.get("attack")),
         "references": {
             row: _Summary(found, models, f"{row}: ", said, seed, resamples).everything(times.get(row))

@@ -86,7 +86,9 @@ def run_perturbation(
             write_atomically(run.folder.records, "".join(line + "\n" for line in lines))
     seconds = run.spent()
     records = read_perturbation_records(run.folder.records)
-    metrics = perturbation_metrics(records, judge.roles, seconds=seconds, seed=settings.seed)
+    metrics = perturbation_metrics(
+        records, judge.roles, seconds=seconds, residual_added=settings.latents.residual, seed=settings.seed
+    )
     write_json(run.folder.metrics, metrics | {"seconds": seconds})
     models = {name: model.fingerprint for name, model in judge.models.items()}
     models |= {"prior": module_fingerprint(perturber.prior), "perceptual": module_fingerprint(perturber.perceptual)}
