@@ -95,7 +95,7 @@ def test_what_the_page_says(make_perturbed: MakePerturbed) -> None:
         ({"manifest": None}, "states no threat model"),
         ({"manifest": MANIFEST | {"state": "interrupted"}}, "not finished (state: interrupted)"),
         ({"defended": {}}, "Distances"),
-        ({"goal": 42}, "sought 42"),
+        ({"goal": 42}, "sought class 42"),
         ({"models": {"seen": "surrogate"}}, "no held-out model was judged"),
     ],
 )

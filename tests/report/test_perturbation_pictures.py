@@ -59,8 +59,8 @@ def test_another_wrong_class_does_not_reach_the_goal(make_perturbed: MakePerturb
     text = (run / "records.jsonl").read_text().replace('"predicted": {"seen": 0', '"predicted": {"seen": 7')
     (run / "records.jsonl").write_text(text)
     card = attack_groups(run, read_perturbation_records(run / "records.jsonl"), MODELS)[0].cards[0]
-    assert (card.votes[0].predicted, card.votes[0].outcome) == (7, "wrong, but not the class sought")
-    assert card.goal == 9
+    assert (card.votes[0].predicted, card.votes[0].outcome) == ("class 7", "wrong, but not the class sought")
+    assert card.goal == "class 9"
 
 
 def test_pictures_no_held_out_model_knew_stand_apart(make_perturbed: MakePerturbed) -> None:
@@ -70,3 +70,22 @@ def test_pictures_no_held_out_model_knew_stand_apart(make_perturbed: MakePerturb
     assert [card.number for card in groups[-1].cards] == [1]
     assert groups[-1].cards[0].summary == "no held-out model was right before"
     assert [tile.note for tile in groups[-1].cards[0].references] == [""]
+
+
+def test_classes_are_called_by_their_words(make_perturbed: MakePerturbed) -> None:
+    run = make_perturbed()
+    records = read_perturbation_records(run / "records.jsonl")
+    found = {
+        card.number: card for group in attack_groups(run, records, MODELS, {"1": "red fox"}) for card in group.cards
+    }
+    assert (found[1].label, found[0].label) == ("red fox", "class 0")
+    assert found[1].votes[0].predicted == "class 42"
+
+
+def test_what_deserves_another_label_is_said_so(make_perturbed: MakePerturbed) -> None:
+    run = make_perturbed()
+    text = (run / "records.jsonl").read_text().replace('"label_kept": null', '"label_kept": false')
+    (run / "records.jsonl").write_text(text)
+    records = read_perturbation_records(run / "records.jsonl")
+    card = attack_groups(run, records, MODELS)[0].cards[0]
+    assert card.summary.endswith("; deserves another label now")

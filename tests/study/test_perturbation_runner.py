@@ -92,6 +92,7 @@ def test_the_measures_and_the_page_are_there(finished: Path) -> None:
     assert manifest["state"] == "finished"
     assert set(manifest["models"]) == {*metrics["models"], "prior", "perceptual", "judging perceptual"}
     assert manifest["data"].keys() == {"pictures"}
+    assert all(words.endswith("hair") for words in manifest["class_names"].values())
     assert "Perturbation audit" in RunFolder(finished).report.read_text()
 
 

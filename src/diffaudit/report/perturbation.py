@@ -55,7 +55,12 @@ def write_perturbation_report(run: Path) -> Path:
             distances=distances,
             defences=behind,
             directions=DIRECTIONS,
-            groups=attack_groups(folder.path, read_perturbation_records(folder.records), metrics["models"]),
+            groups=attack_groups(
+                folder.path,
+                read_perturbation_records(folder.records),
+                metrics["models"],
+                manifest.get("class_names"),
+            ),
             gain=GAIN,
             glossary=(*SUCCESS, *KEPT, CLEAN, *DISTANCES),
             settings=folder.settings.read_text(encoding="utf-8") if folder.settings.is_file() else "",

@@ -1,7 +1,7 @@
 """The cards of a perturbation's report: each picture before and after, what changed, and the votes of every model."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class ModelVote:
     role: str
     before: Vote
     after: Vote
-    predicted: int
+    predicted: str
     outcome: str
 
 
@@ -45,13 +45,14 @@ class ModelVote:
 class AttackCard:
     """One picture: before and after, the same under every reference attack, and the votes.
 
-    ``share`` is that of the held-out models fooled among those right before; None where none was.
+    ``share`` is that of the held-out models fooled among those right before; None where none was. Classes are in words
+    where the run knows them.
     """
 
     number: int
     name: str
-    label: int
-    goal: int | None
+    label: str
+    goal: str | None
     summary: str
     tiles: tuple[Tile, ...]
     references: tuple[Tile, ...]
@@ -67,14 +68,26 @@ class AttackGroup:
     cards: tuple[AttackCard, ...]
 
 
-def attack_groups(run: Path, records: Sequence[PerturbationRecord], models: Mapping[str, str]) -> list[AttackGroup]:
-    """Every picture of row ``attack``, none left out, grouped by the share of the held-out models that it fools."""
+def attack_groups(
+    run: Path,
+    records: Sequence[PerturbationRecord],
+    models: Mapping[str, str],
+    classes: Mapping[str, str] | None = None,
+) -> list[AttackGroup]:
+    """Every picture of row ``attack``, none left out, grouped by the share of the held-out models that it fools.
+
+    ``classes`` are words by class number, as the manifest holds them; one without a word is called by its number.
+    """
+
+    def word(number: int) -> str:
+        return (classes or {}).get(str(number), f"class {number}")
+
     others: dict[int, list[PerturbationRecord]] = defaultdict(list)
     for record in records:
         if record.row != "attack":
             others[record.image].append(record)
     attack = sorted((record for record in records if record.row == "attack"), key=lambda record: record.image)
-    cards = [_card(run, record, others[record.image], models) for record in attack]
+    cards = [_card(run, record, others[record.image], models, word) for record in attack]
     groups = (
         ("Fools every held-out model that was right", [card for card in cards if card.share == 1]),
         ("Fools some held-out models", [card for card in cards if card.share is not None and 0 < card.share < 1]),
@@ -103,7 +116,11 @@ def _pixels(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
 
 
 def _card(
-    run: Path, record: PerturbationRecord, others: Sequence[PerturbationRecord], models: Mapping[str, str]
+    run: Path,
+    record: PerturbationRecord,
+    others: Sequence[PerturbationRecord],
+    models: Mapping[str, str],
+    word: Callable[[int], str],
 ) -> AttackCard:
     heldout = models_of(models, "heldout")
     clean, changed, name = run / record.clean_picture, run / record.picture, record.name
@@ -127,8 +144,8 @@ def _card(
     return AttackCard(
         number=record.image,
         name=name,
-        label=record.label,
-        goal=record.goal,
+        label=word(record.label),
+        goal=None if record.goal is None else word(record.goal),
         summary=_summary(record, heldout),
         tiles=tuple(tiles),
         references=tuple(
@@ -142,12 +159,12 @@ def _card(
             )
             for other in others
         ),
-        votes=tuple(_vote(record, model, role) for model, role in models.items()),
+        votes=tuple(_vote(record, model, role, word) for model, role in models.items()),
         share=success_on_right(record, heldout),
     )
 
 
-def _vote(record: PerturbationRecord, model: str, role: str) -> ModelVote:
+def _vote(record: PerturbationRecord, model: str, role: str, word: Callable[[int], str]) -> ModelVote:
     was_right, predicted = record.clean_hits[model], record.predicted[model]
     kept = predicted == record.label
     if not was_right:
@@ -160,17 +177,18 @@ def _vote(record: PerturbationRecord, model: str, role: str) -> ModelVote:
         model=model,
         role=role,
         before=Vote(was_right, f"{model} before: {'right' if was_right else 'wrong'}"),
-        after=Vote(kept, f"{model} after: {'right' if kept else f'takes it for class {predicted}'}"),
-        predicted=predicted,
+        after=Vote(kept, f"{model} after: {'right' if kept else f'takes it for {word(predicted)}'}"),
+        predicted=word(predicted),
         outcome=outcome,
     )
 
 
 def _summary(record: PerturbationRecord, heldout: Sequence[str]) -> str:
     right = sum(record.clean_hits[name] for name in heldout)
+    changed = "; deserves another label now" if record.label_kept is False else ""
     if not right:
-        return "no held-out model was right before"
-    return f"fools {_fooled(record, heldout)} held-out {'model' if right == 1 else 'models'}"
+        return f"no held-out model was right before{changed}"
+    return f"fools {_fooled(record, heldout)} held-out {'model' if right == 1 else 'models'}{changed}"
 
 
 def _fooled(record: PerturbationRecord, heldout: Sequence[str]) -> str:

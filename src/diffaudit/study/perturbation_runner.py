@@ -94,6 +94,8 @@ def run_perturbation(
     models |= {"prior": module_fingerprint(perturber.prior), "perceptual": module_fingerprint(perturber.perceptual)}
     models |= {"judging perceptual": module_fingerprint(judge.perceptual)}
     data = {"pictures": tensor_fingerprint(pictures.images)}
+    met = sorted({number for record in records for number in (record.label, *record.predicted.values())})
+    manifest["class_names"] = {str(number): pictures.classes[number] for number in met}
     finish_manifest(run, manifest, models, data, num_classes=len(pictures.classes), seconds=seconds)
     write_report(folder)
     return folder
