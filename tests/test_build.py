@@ -309,6 +309,21 @@ def test_label_embeddings_start_at_the_anchors(kind: Any, expected: type) -> Non
 # Objective, weighting, stages -----------------------------------------------------------------------------------------
 
 
+def test_attributes_are_those_that_the_attackers_estimator_reads(tiny_values: dict[str, Any]) -> None:
+    """Of light alone, scheme C keeps the light; what is asked for by name must be there."""
+    tiny_values["attack"]["attributes"] = {"kind": "low_pass"}
+    for term, kept in (({}, {"illumination": 0.2}), ({"weights": {"illumination": 0.7}}, {"illumination": 0.7})):
+        settings = check_settings(tiny_values | {"terms": {"perc": [{"kind": "attributes", **term}]}})
+        attacker = build.build_attacker(settings)
+        anchors = attacker.pseudo_anchors(3)
+        embedding = build.build_embedding(settings.embedding, anchors, attacker.public.embeddings, seed=0)
+        found: Any = build.build_objective(settings, attacker, embedding).terms
+        assert found["attr"].weights == kept
+    settings = check_settings(tiny_values | {"terms": {"perc": [{"kind": "attributes", "weights": {"pose": 0.3}}]}})
+    with pytest.raises(InvalidSetting, match="should name what the attack's estimator reads: illumination"):
+        build.build_objective(settings, attacker, embedding)
+
+
 def test_the_objective_holds_the_baselines_terms(tiny_settings: InversionSettings) -> None:
     attacker = build.build_attacker(tiny_settings)
     assert len(attacker.classes) == 2

@@ -14,6 +14,7 @@ from diffaudit.inversion.generator import lora_parameters
 from diffaudit.models.negatives import NegativeBank
 from diffaudit.objective import Entry
 from diffaudit.terms import (
+    ATTRIBUTE_WEIGHTS,
     AngularMargin,
     Attributes,
     BatchTerm,
@@ -147,8 +148,9 @@ def _build_term(setting: TermSetting, tools: _Tools) -> Term | BatchTerm | Param
             form = Perceptual if setting.form == "plain" else HierarchicalPerceptual
             return form(tools.attacker.perceptual)
         case s.AttributeTerm():
-            weights: dict[str, float] = dict(setting.weights.items())
             known = tools.attacker.attributes.columns
+            readable = {name: weight for name, weight in ATTRIBUTE_WEIGHTS.items() if name in known}
+            weights: dict[str, float] = readable if setting.weights is None else dict(setting.weights.items())
             if weights.keys() - known.keys():
                 rule = f"name what the attack's estimator reads: {', '.join(known)}"
                 raise InvalidSetting("terms.perc.weights", rule, list(weights))

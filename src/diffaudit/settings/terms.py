@@ -92,11 +92,8 @@ class AttributeTerm(TermSection):
 
     kind: Literal["attributes"] = "attributes"
     distance: Literal["l1", "l2"] = "l1"
-    weights: Annotated[dict[Attribute, Weight], Field(min_length=1)] = {
-        "pose": 0.3,
-        "expression": 0.3,
-        "illumination": 0.2,
-    }
+    weights: Annotated[dict[Attribute, Weight], Field(min_length=1)] | None = None
+    """Null: 0.3 for pose and expression, 0.2 for illumination, of these what the attacker's estimator reads."""
 
 
 class DiversityTerm(TermSection):
