@@ -10,6 +10,7 @@ from diffaudit.errors import RunConflict, ThreatModelViolation
 from diffaudit.events import Event
 from diffaudit.records import RunFolder, read_perturbation_records
 from diffaudit.settings import PerturbationSettings
+from diffaudit.study.checkpoints import load_tensors
 from diffaudit.study.perturbation_runner import run_perturbation
 
 TINY: dict[str, Any] = {
@@ -110,9 +111,13 @@ def test_a_stopped_run_goes_on_to_the_same_bits(finished: Path, settings: Pertur
     kept = list((folder / "checkpoints").glob("batch-*.safetensors"))
     assert len(kept) == 1
     made = kept[0].stat().st_mtime_ns
+    first = load_tensors(kept[0])
+    assert first is not None
     run_perturbation(settings, folder, command="test")
     assert kept[0].stat().st_mtime_ns == made
     assert results(folder) == results(finished)
+    # What the first batch took before the stop is not lost.
+    assert json.loads(RunFolder(folder).metrics.read_text())["seconds"]["attack"] > float(first["seconds"])
 
 
 def test_another_run_s_folder_is_refused(finished: Path, settings: PerturbationSettings) -> None:

@@ -1,5 +1,6 @@
 """One perturbation run from settings to report: perturbs batch by batch and judges; what is done survives a kill."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,11 +110,14 @@ def _perturbed(run: PerturbationRun, perturber: Perturber, plans: Plans, picture
         path = run.folder.checkpoints / f"batch-{number:05d}.safetensors"
         kept = load_tensors(path)
         if kept is None:
-            with run.timed("attack"):
-                kept = _batch(run, perturber, plans, pictures, rows)
+            began = time.perf_counter()
+            kept = _batch(run, perturber, plans, pictures, rows)
+            # Kept with the batch, so that a run that was stopped still knows what its attack took.
+            kept |= {"seconds": torch.tensor([time.perf_counter() - began], dtype=torch.float64)}
             save_tensors(path, kept)
         parts.append(kept)
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    run.seconds["attack"] = float(joined["seconds"].sum())
     return _Done(joined["images"], joined["rebuilt"], joined["iterations"], joined.get("goals"))
 
 
