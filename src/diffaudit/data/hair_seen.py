@@ -33,7 +33,8 @@ def hair_labels_seen(faces: FaceFactors, images: Tensor) -> Tensor:
     >>> [HAIR_LABELS[label] for label in hair_labels_seen(faces, render_faces(faces) * 0.3)]
     ['long black hair', 'long brown hair', 'short black hair']
     """
-    before, painted = render_faces(faces, size=images.shape[-1]), _painted(faces, images.shape[-1])
+    before = render_faces(faces, size=images.shape[-1])
+    painted = _painted(faces, before)
     light, now = ((painted * picture).sum((2, 3)) for picture in (before, images.to(before)))
     own = _own_colours(faces)
     seen = torch.where(light > LEAST, own * now / light.clamp(min=LEAST), own)
@@ -42,13 +43,13 @@ def hair_labels_seen(faces: FaceFactors, images: Tensor) -> Tensor:
     return len(HAIR_LENGTHS) * colour + hair_labels(faces.identity) % len(HAIR_LENGTHS)
 
 
-def _painted(faces: FaceFactors, size: int) -> Tensor:
-    """``(N, 1, H, W)``: how much every place owes to the colour of the hair; sums to 1, or is 0 everywhere."""
+def _painted(faces: FaceFactors, rendered: Tensor) -> Tensor:
+    """``(N, 1, H, W)``: how much each place of ``rendered`` owes to the hair's colour; sums to 1, or all 0."""
     darkness = IDENTITY_FACTORS.index("hair_darkness")
     other = faces.identity.clone()
     other[:, darkness] = 1 - other[:, darkness].round()
-    recoloured = render_faces(replace(faces, identity=other), size=size)
-    owed = (recoloured - render_faces(faces, size=size)).abs().sum(1, keepdim=True)
+    recoloured = render_faces(replace(faces, identity=other), size=rendered.shape[-1])
+    owed = (recoloured - rendered).abs().sum(1, keepdim=True)
     return owed / owed.sum((2, 3), keepdim=True).clamp(min=LEAST)
 
 
