@@ -139,7 +139,7 @@ def test_rows_do_not_hang_together_and_repeat() -> None:
 
 def test_the_interval_is_that_of_the_shares_of_the_classes() -> None:
     discrepancies = torch.tensor([[4.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
-    found = mean_discrepancy(discrepancies, torch.tensor([3, 8]), seed=5, resamples=300)
+    found = mean_discrepancy(discrepancies.mean(dim=1), torch.tensor([3, 8]), seed=5, resamples=300)
     # Rows have the means 2.5 and 1.5, the matrix 2.
     expected = cluster_bootstrap([3.0, 1.0], [3, 8], resamples=300, generator=np.random.default_rng(5))
     assert (found.value, (found.low, found.high)) == (2.0, expected)
@@ -157,7 +157,7 @@ def test_coverage_of_the_interval(drift: float, noise: float) -> None:
             mean_discrepancy(
                 kernel_discrepancies(
                     scale * images.embeddings, images.labels, scale * photographs.embeddings, photographs.labels
-                ),
+                ).mean(dim=1),
                 torch.arange(classes),
                 resamples=400,
             )

@@ -30,7 +30,7 @@ MEASURES = {
     "images", "clean_accuracy", "white_box_success", "transfer_success", "sibling_success", "transfer_mean",
     "white_box_mean", "label_kept", "transfer_kept", "white_box_kept",
     "defended_success", "defended_white_box", "perceptual_distance", "ssim", "psnr", "l2", "linf", "colour_difference",
-    "reconstruction_psnr", "seconds_per_image",
+    "reconstruction_psnr", "kernel_distance", "frechet_distance", "seconds_per_image",
 }  # fmt: skip
 
 
@@ -85,6 +85,13 @@ def test_defences_count_the_held_out_models() -> None:
     assert found["defended_white_box"]["jpeg-75"]["value"] == 1
     assert defended_success(ATTACK[0], "jpeg-75", ["one", "seen"]) == 0.75
     assert defended_success(ATTACK[0], "jpeg-75", ["two"]) is None
+
+
+def test_distances_of_sets_are_handed_through_to_their_rows() -> None:
+    apart = {"value": 0.1, "low": 0.0, "high": 0.2}
+    found = metrics([*ATTACK, *PGD], sets={"pgd-8": {"kernel_distance": apart, "frechet_distance": None}})
+    assert (found["kernel_distance"], found["frechet_distance"]) == (None, None)
+    assert found["references"]["pgd-8"]["kernel_distance"] == apart
 
 
 def test_distances_by_hand() -> None:

@@ -86,12 +86,20 @@ def test_the_measures_and_the_page_are_there(finished: Path) -> None:
         "mixer": "heldout",
     }
     assert metrics["seconds_per_image"]["value"] > 0
+    assert metrics["kernel_distance"] is None
+    assert "kernel_distance: needs at least 50 images, has 3." in metrics["notes"]
     records = read_perturbation_records(RunFolder(finished).records)
     assert all(isinstance(record.label_kept, bool) for record in records)
     assert metrics["label_kept"]["value"] == pytest.approx(sum(record.label_kept or 0 for record in records[:3]) / 3)
     manifest = json.loads(RunFolder(finished).manifest.read_text())
     assert manifest["state"] == "finished"
-    assert set(manifest["models"]) == {*metrics["models"], "prior", "perceptual", "judging perceptual"}
+    assert set(manifest["models"]) == {
+        *metrics["models"],
+        "prior",
+        "perceptual",
+        "judging perceptual",
+        "judging encoder",
+    }
     assert manifest["data"].keys() == {"pictures"}
     assert all(words.endswith("hair") for words in manifest["class_names"].values())
     assert "Perturbation audit" in RunFolder(finished).report.read_text()

@@ -1,9 +1,9 @@
-"""Settings to the judges of a perturbation: models in their roles, and defences before them."""
+"""Settings to the judges of a perturbation: models in their roles, defences before them, an encoder for the set."""
 
 from typing import assert_never
 
 from diffaudit import settings as s
-from diffaudit.build.models import build_classifier, build_perceptual
+from diffaudit.build.models import build_classifier, build_encoder, build_perceptual
 from diffaudit.judging.defences import Defence, depth_defence, jpeg_defence, purification_defence, resize_defence
 from diffaudit.judging.perturbed import PerturbationJudge, Role
 from diffaudit.models.prior import DiffusionPrior
@@ -25,7 +25,8 @@ def build_perturbation_judge(settings: s.PerturbationSettings, perturber: Pertur
         **dict.fromkeys(judging.siblings, "sibling"),
     }
     defences = [_defence(asked, perturber.prior) for asked in judging.defences]
-    return PerturbationJudge(models, roles, build_perceptual(judging.perceptual), defences=defences)
+    encoder = None if judging.encoder is None else build_encoder(judging.encoder)
+    return PerturbationJudge(models, roles, build_perceptual(judging.perceptual), defences=defences, encoder=encoder)
 
 
 def _defence(setting: s.AnyDefence, prior: DiffusionPrior) -> Defence:

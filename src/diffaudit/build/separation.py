@@ -15,7 +15,7 @@ def check_separation(settings: s.AuditSettings) -> None:
 
     Of an inversion: a file of the judges, or a person that is public and private. Pictures of folders are compared as
     files, by the names of people and by the hash of the bytes; none is decoded. Of a perturbation: a held-out model
-    that is a surrogate.
+    that is a surrogate, or the judges' encoder where the attack's prior is conditioned by it.
 
     Raises:
         ThreatModelViolation: a bundled name, folder or file, or the name or a picture of a person stands on both sides.
@@ -24,8 +24,10 @@ def check_separation(settings: s.AuditSettings) -> None:
         case s.InversionSettings():
             _check_inversion(settings)
         case s.PerturbationSettings():
-            heldout = {f"heldout.{name}": model for name, model in settings.judging.heldout.items()}
-            _refuse_seen(heldout, {_key(model) for model in settings.surrogates.values()})
+            judges: dict[str, object] = {f"heldout.{name}": each for name, each in settings.judging.heldout.items()}
+            judges |= {"encoder": settings.judging.encoder}
+            held = (*settings.surrogates.values(), settings.perceptual, settings.prompts.identity)
+            _refuse_seen(judges, {_key(model) for model in held if model is not None})
         case _:
             assert_never(settings)
 

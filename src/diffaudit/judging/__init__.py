@@ -15,12 +15,8 @@ from diffaudit.judging.features import (
     neighbour_distance,
     unit_embeddings,
 )
-from diffaudit.judging.fidelity import (
-    frechet_distance,
-    gaussian_frechet_distance,
-    kernel_discrepancies,
-    kernel_distance,
-)
+from diffaudit.judging.frechet import frechet_distance, gaussian_frechet_distance
+from diffaudit.judging.kernel import kernel_discrepancies, kernel_distance, paired_kernel_discrepancies
 from diffaudit.judging.manifold import coverage, density, precision, recall
 from diffaudit.judging.success import mean_vote, overfit_gap, topk_success
 
@@ -42,6 +38,7 @@ __all__ = [
     "mean_vote",
     "neighbour_distance",
     "overfit_gap",
+    "paired_kernel_discrepancies",
     "pairwise_distance",
     "precision",
     "recall",

@@ -22,6 +22,7 @@ from diffaudit.judging.image_distances import (
 from diffaudit.judging.judge import refuse_dependent
 from diffaudit.judging.success import topk_success
 from diffaudit.models.classifier import Classifier
+from diffaudit.models.identity import IdentityEncoder
 from diffaudit.models.perceptual import PerceptualFeatures, perceptual_distance
 from diffaudit.records import PerturbationRecord, picture_path
 
@@ -61,7 +62,7 @@ class Perturbed:
 
 
 class PerturbationJudge:
-    """Models in their roles, defences and perceptual features.
+    """Models in their roles, defences, perceptual features and, where there is one, an identity encoder.
 
     Raises:
         InvalidSetting: no model, a model without a role, or an unknown role.
@@ -75,6 +76,7 @@ class PerturbationJudge:
         perceptual: PerceptualFeatures,
         *,
         defences: Sequence[Defence] = (),
+        encoder: IdentityEncoder | None = None,
     ) -> None:
         if not models or set(models) != set(roles) or not set(roles.values()) <= set(ROLES):
             raise InvalidSetting("roles", f"name each model once, as one of {', '.join(ROLES)}", dict(roles))
@@ -88,6 +90,7 @@ class PerturbationJudge:
         self.roles = dict(roles)
         self.defences = tuple(defences)
         self.perceptual = perceptual
+        self.encoder = encoder
 
     @torch.no_grad()
     def records(self, perturbed: Perturbed, generator: torch.Generator, *, batch: int = 64) -> list[PerturbationRecord]:
@@ -141,6 +144,17 @@ class PerturbationJudge:
             )
             for i in range(len(labels))
         ]
+
+    @torch.no_grad()
+    def embed(self, images: Tensor, *, batch: int = 64) -> Tensor:
+        """``(B, D)`` unit embeddings of byte ``images (B, 3, H, W)``.
+
+        Raises:
+            InvalidSetting: the judge has no encoder.
+        """
+        if self.encoder is None:
+            raise InvalidSetting("encoder", "be given where images are embedded", None)
+        return _in_parts(self.encoder, batch, images.float() / 255)
 
     def _defended(
         self,

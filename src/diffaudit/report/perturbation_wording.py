@@ -70,6 +70,23 @@ DISTANCES = (
         "autoencoder and the sampler make by themselves",
         1,
     ),
+    Measure(
+        "kernel_distance",
+        "Kernel distance",
+        "apart",
+        False,
+        "squared distance between the images and the clean pictures as sets, under the cubic kernel and the judges' "
+        "identity encoder (KID with another network, without its random subsets, no image held against its own "
+        "picture); an estimate without bias, so it may come out below 0",
+        4,
+    ),
+    Measure(
+        "frechet_distance",
+        "Frechet distance",
+        "apart",
+        False,
+        "squared distance between Gaussians fitted to the two sets (FID with another network)",
+    ),
     Measure("seconds_per_image", "Seconds an image", "cost", False, "time over the whole row, all images together", 2),
 )
 """How far an attack goes, and what it costs."""

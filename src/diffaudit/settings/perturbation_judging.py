@@ -61,6 +61,8 @@ class PerturbationJudging(Section):
         references: attacks on pixels, each a row to read the attack against.
         rebuilt: whether what DDIM inversion and decoding alone give is judged too: the damage that no perturbation did.
         perceptual: the network of the perceptual distance that is reported.
+        encoder: an identity encoder, in whose space the images are held as a set against the clean pictures; null:
+            they are not.
     """
 
     heldout: dict[ModelName, ClassifierModel] = {
@@ -72,3 +74,4 @@ class PerturbationJudging(Section):
     references: list[ReferenceAttack] = []
     rebuilt: bool = True
     perceptual: NetworkModel = BundledModel(name="attributes")
+    encoder: NetworkModel | None = BundledModel(name="judge-identity")

@@ -85,24 +85,30 @@ def distribution_metrics(
     return {"space": SPACE, "references": len(references), "classes": classes, "rows": found}, notes
 
 
-def mean_discrepancy(discrepancies: Tensor, classes: Tensor, *, seed: int = 0, resamples: int = 10_000) -> Value:
-    r"""Return the mean of :func:`~diffaudit.judging.kernel_discrepancies` with its interval clustered by class.
+def mean_discrepancy(added: Tensor, clusters: Tensor, *, seed: int = 0, resamples: int = 10_000) -> Value:
+    r"""Return the mean of what each class, or each pair, adds to a kernel distance, with its interval over these.
 
-    Shapes ``(C, C), (C,)``. With :math:`h_c` the mean of row c and :math:`\bar h` that of all, the classes' shares
-    :math:`2 h_c - \bar h` have the same mean, and it is their mean that is resampled: to first order, what a draw of
-    other classes does to the distance. Drawing the matrix's rows and columns with replacement instead would pair
-    classes with their own copies more often than they meet; that interval is up to 1.7 times as wide. Of "95 %"
-    intervals 95 to 100 % hold the truth, most where the distance is 0 (a test simulates it).
+    Shapes ``(C,), (C,)``: row means of :func:`~diffaudit.judging.kernel_discrepancies`, or
+    :func:`~diffaudit.judging.paired_kernel_discrepancies`. With :math:`h_c` one of them and :math:`\bar h` their mean,
+    the shares :math:`2 h_c - \bar h` have the same mean, and it is their mean that is resampled: to first order, what a
+    draw of other classes does to the distance. Drawing the matrix's rows and columns with replacement instead would
+    pair classes with their own copies more often than they meet; that interval is up to 1.7 times as wide. Of "95 %"
+    intervals 95 to 100 % hold the truth, most where the distance is 0 (tests simulate it).
 
     Paper: Arcones and Gine, "On the Bootstrap of U and V Statistics" (1992).
 
     >>> import torch
-    >>> mean_discrepancy(torch.tensor([[0.5]]), torch.tensor([7]))
+    >>> mean_discrepancy(torch.tensor([0.5]), torch.tensor([7]))
     Value(value=0.5, low=None, high=None)
     """
-    shares = 2 * discrepancies.mean(dim=1) - discrepancies.mean()
+    shares = 2 * added - added.mean()
     generator = np.random.default_rng(seed)
-    return value(shares.numpy(), classes.numpy(), resamples=resamples, generator=generator)
+    return value(shares.numpy(), clusters.numpy(), resamples=resamples, generator=generator)
+
+
+def frechet_minimum(dimension: int) -> int:
+    """The images that a Frechet distance needs in a space of ``dimension``: without more, covariances are singular."""
+    return max(FRECHET_MINIMUM, dimension + 1)
 
 
 def _kernel_distance(images: Embedded, references: Embedded, seed: int, resamples: int) -> Value:
@@ -111,7 +117,7 @@ def _kernel_distance(images: Embedded, references: Embedded, seed: int, resample
     discrepancies = kernel_discrepancies(
         scale * images.embeddings, images.labels, scale * references.embeddings, references.labels, minimum=MINIMUM
     )
-    return mean_discrepancy(discrepancies, images.labels.unique(), seed=seed, resamples=resamples)
+    return mean_discrepancy(discrepancies.mean(dim=1), images.labels.unique(), seed=seed, resamples=resamples)
 
 
 def _without_interval(measure: Callable[..., Tensor], minimum: int) -> Callable[..., Value]:
@@ -135,7 +141,7 @@ MEASURES: dict[str, Callable[[Embedded, Embedded, int, int], Value]] = {
 
 def _lack(name: str, images: Embedded, references: Embedded) -> str:
     """Why the sets are too small for a measure; empty where they are not."""
-    least = max(FRECHET_MINIMUM, images.embeddings.shape[1] + 1) if name == "frechet_distance" else MINIMUM
+    least = frechet_minimum(images.embeddings.shape[1]) if name == "frechet_distance" else MINIMUM
     smallest = min(len(images), len(references))
     if smallest < least:
         return f"needs at least {least} images in each set, has {smallest}"

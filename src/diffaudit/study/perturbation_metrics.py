@@ -31,6 +31,7 @@ def perturbation_metrics(
     models: Mapping[str, str],
     *,
     seconds: Mapping[str, float] | None = None,
+    sets: Mapping[str, Json] | None = None,
     residual_added: bool = False,
     notes: Sequence[str] = (),
     seed: int = 0,
@@ -53,19 +54,21 @@ def perturbation_metrics(
       ``transfer_kept`` and ``white_box_kept`` are the two means with every other image counted as a failure
       (:func:`success_if_kept`): a picture that was recoloured until its label is another fools nobody.
     - Distances are means over all images of the row, failures included.
+    - ``kernel_distance`` and ``frechet_distance``: of the row's images as a set, as ``sets`` has them.
     - ``seconds_per_image``: one measurement over the whole row, so it has no interval.
 
     Intervals resample pictures (``clusters`` says so). The labels are all the labels there are, fixed and not drawn;
     every picture is of another person or scene, and what is audited is a population of pictures. Row `rebuilt`, under
     ``references``, is what DDIM inversion and decoding alone give: the part of a success that no perturbation made.
     Beside the contract stand ``classes``, ``clusters``, ``targeted``, ``sibling_success``, ``white_box_mean``,
-    ``defended_white_box``, ``label_kept``, ``transfer_kept``, ``white_box_kept``, ``l2``, ``colour_difference`` and
-    ``notes``.
+    ``defended_white_box``, ``label_kept``, ``transfer_kept``, ``white_box_kept``, ``l2``, ``colour_difference``, the
+    two distances of sets and ``notes``.
 
     Args:
         records: of one run, in any order.
         models: role by name: ``surrogate``, ``heldout`` or ``sibling``.
         seconds: time that making each row took, all images together.
+        sets: by row, what :func:`~diffaudit.study.paired_sets.set_distances` found; None where nothing was embedded.
         residual_added: whether the attack's images have back what inversion and autoencoder lose; it is handed through.
         notes: what the caller wants to have said.
         seed: of the bootstrap.
@@ -85,7 +88,7 @@ def perturbation_metrics(
         _require_sound(row, found, models)
         if {record.image for record in found} != {record.image for record in attack}:
             said.append(f"{row}: over other images than the attack ({len(found)} against {len(attack)}).")
-    times = seconds or {}
+    times, apart = seconds or {}, sets or {}
     return {
         "audit": "perturbation",
         "classes": len({record.label for record in attack}),
@@ -93,9 +96,9 @@ def perturbation_metrics(
         "targeted": any(record.goal is not None for record in attack),
         "models": dict(models),
         "residual_added": residual_added,
-        **_Summary(attack, models, "", said, seed, resamples).everything(times.get("attack")),
+        **_Summary(attack, models, "", said, seed, resamples).everything(times.get("attack"), apart.get("attack")),
         "references": {
-            row: _Summary(found, models, f"{row}: ", said, seed, resamples).everything(times.get(row))
+            row: _Summary(found, models, f"{row}: ", said, seed, resamples).everything(times.get(row), apart.get(row))
             for row, found in by_row.items()
         },
         "notes": said,
@@ -159,7 +162,7 @@ class _Summary:
         self.seed = seed
         self.resamples = resamples
 
-    def everything(self, seconds: float | None) -> Json:
+    def everything(self, seconds: float | None, sets: Json | None) -> Json:
         """Successes, distances and time."""
         surrogates, heldout = models_of(self.models, "surrogate"), models_of(self.models, "heldout")
         defences = dict.fromkeys(name for record in self.records for name in record.defended)
@@ -177,6 +180,7 @@ class _Summary:
             "defended_success": {name: self._defended(name, heldout) for name in defences},
             "defended_white_box": {name: self._defended(name, surrogates) for name in defences},
             **{name: self._mean(name, measure) for name, measure in DISTANCES.items()},
+            **(sets or {"kernel_distance": None, "frechet_distance": None}),
             "seconds_per_image": None
             if seconds is None
             else {"value": seconds / len(self.records), "low": None, "high": None},

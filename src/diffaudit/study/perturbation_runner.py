@@ -1,7 +1,7 @@
 """One perturbation run from settings to report: perturbs batch by batch and judges; what is done survives a kill."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from diffaudit import build
 from diffaudit.eight_bit import to_bytes
 from diffaudit.events import Event
-from diffaudit.judging.perturbed import Perturbed
+from diffaudit.judging.perturbed import PerturbationJudge, Perturbed
 from diffaudit.models.fingerprints import module_fingerprint, tensor_fingerprint
 from diffaudit.perturbation.attack import Iteration, attack
 from diffaudit.perturbation.movers import mover_of
@@ -23,6 +23,7 @@ from diffaudit.settings import PerturbationSettings
 from diffaudit.study.attention_pictures import attention_of_labels, save_attention
 from diffaudit.study.checkpoints import load_tensors, save_tensors
 from diffaudit.study.manifest import begin_manifest, claim, finish_manifest
+from diffaudit.study.paired_sets import Json, set_distances
 from diffaudit.study.perturbation_metrics import perturbation_metrics
 from diffaudit.study.pictures import read_pictures, save_pictures
 from diffaudit.study.run import PerturbationRun, Watcher, reproducible
@@ -79,21 +80,24 @@ def run_perturbation(
         rows += _references(run, perturber, pictures, done.goals)
         with run.timed("judge"):
             run.watch(Event("judge", 0, 0, {}))
-            lines = []
-            for row in rows:
-                # The same draws for every row, so that randomised defences do not tell them apart.
-                generator = torch.Generator().manual_seed(settings.seed)
-                lines += [record.to_json() for record in judge.records(row, generator, batch=settings.batch)]
-            write_atomically(run.folder.records, "".join(line + "\n" for line in lines))
+            _judge(run, judge, rows)
+            sets, notes = _as_sets(run, judge, rows, pictures)
     seconds = run.spent()
     records = read_perturbation_records(run.folder.records)
     metrics = perturbation_metrics(
-        records, judge.roles, seconds=seconds, residual_added=settings.latents.residual, seed=settings.seed
+        records,
+        judge.roles,
+        seconds=seconds,
+        sets=sets,
+        residual_added=settings.latents.residual,
+        notes=notes,
+        seed=settings.seed,
     )
     write_json(run.folder.metrics, metrics | {"seconds": seconds})
     models = {name: model.fingerprint for name, model in judge.models.items()}
     models |= {"prior": module_fingerprint(perturber.prior), "perceptual": module_fingerprint(perturber.perceptual)}
     models |= {"judging perceptual": module_fingerprint(judge.perceptual)}
+    models |= {} if judge.encoder is None else {"judging encoder": judge.encoder.fingerprint}
     data = {"pictures": tensor_fingerprint(pictures.images)}
     met = sorted({number for record in records for number in (record.label, *record.predicted.values())})
     manifest["class_names"] = {str(number): pictures.classes[number] for number in met}
@@ -221,3 +225,24 @@ def _references(
                 seed=run.settings.seed,
             )
         yield _row(run, reference.name, images, pictures, goals)
+
+
+def _judge(run: PerturbationRun, judge: PerturbationJudge, rows: Sequence[Perturbed]) -> None:
+    """Writes the records of all rows at once."""
+    settings, lines = run.settings, []
+    for row in rows:
+        # The same draws for every row, so that randomised defences do not tell them apart.
+        generator = torch.Generator().manual_seed(settings.seed)
+        lines += [record.to_json() for record in judge.records(row, generator, batch=settings.batch)]
+    write_atomically(run.folder.records, "".join(line + "\n" for line in lines))
+
+
+def _as_sets(
+    run: PerturbationRun, judge: PerturbationJudge, rows: Sequence[Perturbed], pictures: build.LabelledImages
+) -> tuple[dict[str, Json], list[str]]:
+    """Every row's distances to the clean pictures as sets, with notes; nothing where no encoder was given."""
+    if judge.encoder is None:
+        return {}, ["kernel_distance, frechet_distance: `judging.encoder` is null."]
+    batch = run.settings.batch
+    embedded = {row.row: judge.embed(row.images, batch=batch) for row in rows}
+    return set_distances(embedded, judge.embed(pictures.images, batch=batch), seed=run.settings.seed)
