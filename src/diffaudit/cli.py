@@ -33,6 +33,9 @@ class Commands(TyperGroup):
 SettingsFile = Annotated[
     str, typer.Argument(metavar="SETTINGS.yaml", help="A settings file, or a shipped configuration by name.")
 ]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: `seed=1`. Repeatable.")
+]
 RunOutput = Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder.", show_default="runs/NAME")]
 
 app = typer.Typer(
@@ -64,10 +67,7 @@ def _options(
 @app.command()
 def invert(
     settings: SettingsFile = "quick",
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: `stages.0.steps=10`. Repeatable."),
-    ] = None,
+    assignments: Assignments = None,
     output: RunOutput = None,
     classes: Annotated[
         str | None, typer.Option(metavar="all|N|i,j,k", help="All classes, N drawn by the seed, or these indices.")
@@ -109,10 +109,7 @@ def invert(
 @app.command()
 def perturb(
     settings: SettingsFile = "perturb",
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: `budget.iterations=10`. Repeatable."),
-    ] = None,
+    assignments: Assignments = None,
     output: RunOutput = None,
 ) -> None:
     """Ask what fools a classifier, and models it never met: perturb pictures in a diffusion latent, and judge them."""

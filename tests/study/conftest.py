@@ -24,6 +24,10 @@ ROWS: dict[str, Hit] = {
 """Start 2 of 8 classes, ceiling all, baseline 4, B 6 in one seed and 7 in the other."""
 
 
+class PowerCutError(Exception):
+    """Stands for a power cut at a moment of a run."""
+
+
 def perturbed(
     image: int, votes: dict[str, str], *, row: str = "attack", label: int | None = None, **values: Any
 ) -> PerturbationRecord:

@@ -16,13 +16,9 @@ from diffaudit.study.ablation import run_ablation
 from diffaudit.study.ablation_rows import load_ablation
 from diffaudit.study.planned_rows import Ablation
 
-from .conftest import row_named
+from .conftest import PowerCutError, row_named
 
 Load = Callable[[dict[str, Any]], Ablation]
-
-
-class PowerCutError(Exception):
-    """Stands for a power cut at a moment of a run."""
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from diffaudit.study.ablation import run_ablation
 from diffaudit.study.ablation_rows import load_ablation
 from diffaudit.study.planned_rows import Ablation
 
-from .conftest import row_named
+from .conftest import PowerCutError, row_named
 
 BASE: dict[str, Any] = {
     "audit": "perturbation",
@@ -40,10 +40,6 @@ VALUES: dict[str, Any] = {
         {"name": "three", "set": {"budget.iterations": 1}},
     ],
 }
-
-
-class PowerCutError(Exception):
-    """Stands for a power cut at a moment of a run."""
 
 
 def load(folder: Path, **changes: Any) -> Ablation:

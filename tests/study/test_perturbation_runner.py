@@ -13,6 +13,8 @@ from diffaudit.settings import PerturbationSettings
 from diffaudit.study.checkpoints import load_tensors
 from diffaudit.study.perturbation_runner import run_perturbation
 
+from .conftest import PowerCutError
+
 TINY: dict[str, Any] = {
     "name": "tiny",
     "threads": 1,
@@ -24,10 +26,6 @@ TINY: dict[str, Any] = {
     "step": {"rate": 0.1},
     "judging": {"defences": [{"kind": "bit_depth"}, {"kind": "resize_pad", "repeats": 2}]},
 }
-
-
-class PowerCutError(Exception):
-    """Stands for a power cut at a moment of a run."""
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from diffaudit.records import RunFolder, read_curves, read_records
 from diffaudit.settings import InversionSettings, check_settings
 from diffaudit.study.runner import run_inversion
 
+from .conftest import PowerCutError
+
 METRICS = {
     "audit", "classes", "samples", "target_accuracy", "judge_accuracy", "judge_accuracy_top5", "judges",
     "identity_cosine", "knn_distance", "diversity", "perceptual_distance", "attribute_error", "factor_error",
@@ -42,10 +44,6 @@ def results(folder: Path) -> dict[str, bytes]:
 def whole_run(tiny_settings: InversionSettings, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The results of a run that nothing disturbed."""
     return results(run_inversion(tiny_settings, tmp_path_factory.mktemp("whole") / "run", command="test"))
-
-
-class PowerCutError(Exception):
-    """Stands for a power cut at a moment of a run."""
 
 
 def test_a_run_leaves_all_that_a_report_needs(tiny_settings: InversionSettings, tmp_path: Path) -> None:

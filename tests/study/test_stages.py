@@ -15,16 +15,14 @@ from diffaudit.study.checkpoints import load_checkpoint
 from diffaudit.study.health import health_lines
 from diffaudit.study.runner import run_inversion
 
+from .conftest import PowerCutError
+
 TERMS = {
     "A": {"prior", "cls_topk", "cls_feature", "id", "perc", "reg"},
     "B": {"prior", "cls_topk", "cls_feature", "cls_margin", "id_contrast", "perc", "reg"},
     "C": {"prior", "cls_topk", "cls_feature", "id", "attr", "perc", "div", "reg"},
     "D": {"prior", "cls_topk", "cls_feature", "id", "perc", "reg"},
 }
-
-
-class PowerCutError(Exception):
-    """Stands for a power cut at a moment of a run."""
 
 
 def results(folder: Path) -> dict[str, bytes]:

@@ -7,15 +7,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from diffaudit.records import read_curves, read_health, read_records, write_atomically
+from diffaudit.records import read_curves, read_health, read_records
 from diffaudit.report.distribution import SET_MEASURES, distribution_table
 from diffaudit.report.figures import accuracy_figure, curve_figures, inline_svg, save_figure
-from diffaudit.report.page import Card, duration, environment, finished_run, write_tables
+from diffaudit.report.page import Card, duration, finished_run, write_run_page, write_tables
 from diffaudit.report.pictures import class_groups
 from diffaudit.report.tables import Table, judges_table, naive_table, results_table
 from diffaudit.report.verdict import verdict
 from diffaudit.report.wording import (
-    DIRECTIONS,
     MEASURES,
     MINUS,
     attribute_measures,
@@ -51,29 +50,22 @@ def write_inversion_report(run: Path) -> Path:
         save_figure(figure, folder.path / "figures", stem)
     svgs = {stem: Markup(inline_svg(figure, title)) for stem, (title, figure) in drawn.items()}
 
-    page = (
-        environment()
-        .get_template("report.html.j2")
-        .render(
-            name=folder.path.resolve().name,
-            metrics=metrics,
-            manifest=manifest,
-            verdict=verdict(metrics, manifest),
-            cards=list(_cards(metrics)),
-            tables=[_part(results, inside=True), _part(results, inside=False)],
-            sets=sets,
-            more_tables=[judges, naive],
-            directions=DIRECTIONS,
-            groups=class_groups(folder.path, records),
-            judges=list(metrics["judges"]),
-            svgs=svgs,
-            health=health_lines(read_health(folder.health)),
-            glossary=(*MEASURES, *attribute_measures(metrics), *(SET_MEASURES if sets else ())),
-            settings=folder.settings.read_text(encoding="utf-8") if folder.settings.is_file() else "",
-        )
+    return write_run_page(
+        folder,
+        "report.html.j2",
+        metrics,
+        manifest,
+        verdict=verdict(metrics, manifest),
+        cards=list(_cards(metrics)),
+        tables=[_part(results, inside=True), _part(results, inside=False)],
+        sets=sets,
+        more_tables=[judges, naive],
+        groups=class_groups(folder.path, records),
+        judges=list(metrics["judges"]),
+        svgs=svgs,
+        health=health_lines(read_health(folder.health)),
+        glossary=(*MEASURES, *attribute_measures(metrics), *(SET_MEASURES if sets else ())),
     )
-    write_atomically(folder.report, page)
-    return folder.report
 
 
 def _cards(metrics: Json) -> Iterator[Card]:

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from diffaudit.errors import InvalidSetting
 from diffaudit.records import RunFolder, write_atomically
 from diffaudit.report.tables import Table, to_latex, to_markdown
-from diffaudit.report.wording import percent
+from diffaudit.report.wording import DIRECTIONS, percent
 
 Json = Mapping[str, Any]
 
@@ -42,6 +42,24 @@ def finished_run(run: Path, command: str) -> tuple[RunFolder, Json, Json]:
     metrics: Json = json.loads(folder.metrics.read_text(encoding="utf-8"))
     manifest: Json = json.loads(folder.manifest.read_text(encoding="utf-8")) if folder.manifest.is_file() else {}
     return folder, metrics, manifest
+
+
+def write_run_page(folder: RunFolder, template: str, metrics: Json, manifest: Json, **contents: object) -> Path:
+    """Write a run's page from a template, its ``contents`` beside what every run's page shows; return its path."""
+    page = (
+        environment()
+        .get_template(template)
+        .render(
+            name=folder.path.resolve().name,
+            metrics=metrics,
+            manifest=manifest,
+            directions=DIRECTIONS,
+            settings=folder.settings.read_text(encoding="utf-8") if folder.settings.is_file() else "",
+            **contents,
+        )
+    )
+    write_atomically(folder.report, page)
+    return folder.report
 
 
 def write_tables(folder: RunFolder, *tables: Table) -> None:

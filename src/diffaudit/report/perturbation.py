@@ -6,9 +6,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from diffaudit.records import read_perturbation_records, write_atomically
+from diffaudit.records import read_perturbation_records
 from diffaudit.report.figures import inline_svg, save_figure
-from diffaudit.report.page import Card, duration, environment, finished_run, write_tables
+from diffaudit.report.page import Card, duration, finished_run, write_run_page, write_tables
 from diffaudit.report.perturbation_figures import frontier_figure
 from diffaudit.report.perturbation_pictures import GAIN, attack_groups
 from diffaudit.report.perturbation_tables import (
@@ -20,7 +20,7 @@ from diffaudit.report.perturbation_tables import (
 )
 from diffaudit.report.perturbation_verdict import perturbation_verdict
 from diffaudit.report.perturbation_wording import CLEAN, DISTANCES, KEPT, SUCCESS
-from diffaudit.report.wording import DASH, DIRECTIONS, found, interval_of_share, percent
+from diffaudit.report.wording import DASH, found, interval_of_share, percent
 
 Json = Mapping[str, Any]
 
@@ -40,34 +40,27 @@ def write_perturbation_report(run: Path) -> Path:
     if frontier is not None:
         save_figure(frontier, folder.path / "figures", "frontier")
 
-    page = (
-        environment()
-        .get_template("perturbation.html.j2")
-        .render(
-            name=folder.path.resolve().name,
-            metrics=metrics,
-            manifest=manifest,
-            verdict=perturbation_verdict(metrics),
-            cards=list(_cards(metrics)),
-            frontier="" if frontier is None else Markup(inline_svg(frontier, "transfer against perceptual distance")),
-            attacks=attacks,
-            models=models,
-            distances=distances,
-            defences=behind,
-            directions=DIRECTIONS,
-            groups=attack_groups(
-                folder.path,
-                read_perturbation_records(folder.records),
-                metrics["models"],
-                manifest.get("class_names"),
-            ),
-            gain=GAIN,
-            glossary=(*SUCCESS, *KEPT, CLEAN, *DISTANCES),
-            settings=folder.settings.read_text(encoding="utf-8") if folder.settings.is_file() else "",
-        )
+    return write_run_page(
+        folder,
+        "perturbation.html.j2",
+        metrics,
+        manifest,
+        verdict=perturbation_verdict(metrics),
+        cards=list(_cards(metrics)),
+        frontier="" if frontier is None else Markup(inline_svg(frontier, "transfer against perceptual distance")),
+        attacks=attacks,
+        models=models,
+        distances=distances,
+        defences=behind,
+        groups=attack_groups(
+            folder.path,
+            read_perturbation_records(folder.records),
+            metrics["models"],
+            manifest.get("class_names"),
+        ),
+        gain=GAIN,
+        glossary=(*SUCCESS, *KEPT, CLEAN, *DISTANCES),
     )
-    write_atomically(folder.report, page)
-    return folder.report
 
 
 def _cards(metrics: Json) -> Iterator[Card]:
