@@ -133,7 +133,7 @@ def test_sections_as_objects_say_what_they_were_made_with() -> None:
     )
     assert settings.terms.cls == [FeatureTerm()]
     assert kinds(settings, "id") == ["contrastive"]
-    assert settings.weighting == UncertaintyWeights(delta=0.1)
+    assert settings.weighting == UncertaintyWeights(delta=0.1, rate=0.1)
     assert InversionSettings(schemes=["B"], terms=Terms()) == InversionSettings(schemes=["B"])
     with pytest.raises(ValidationError, match=r"Found A, overridden by terms\.prior\."):
         InversionSettings(schemes=["A"], terms=Terms(prior=[NoiseTerm()]))
@@ -143,7 +143,7 @@ def test_sections_as_objects_say_what_they_were_made_with() -> None:
 
 def test_mappings_of_another_kind_are_not_mixed() -> None:
     mixed = with_schemes({"weighting": {"kind": "uncertainty", "delta": 0.1}}, ["D"])
-    assert mixed["weighting"] == {"kind": "uncertainty", "delta": 0.1}
+    assert mixed["weighting"] == {"kind": "uncertainty", "delta": 0.1, "rate": 0.1}
     assert with_schemes({"weighting": {"kind": "fixed"}}, ["D"])["weighting"] == {"kind": "fixed"}
 
 

@@ -1,6 +1,7 @@
 """The training loop: what a step draws, what it moves, and that it starts again where it was stopped."""
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from diffaudit.candidate import Candidate
 from diffaudit.errors import InvalidSetting, NotFinite
 from diffaudit.inversion.attacker import Attacker
+from diffaudit.inversion.batches import rows_of_step
 from diffaudit.inversion.candidates import draw_candidate
 from diffaudit.inversion.embedding import ManifoldEmbedding, TableEmbedding
 from diffaudit.inversion.generator import add_lora
@@ -63,7 +65,9 @@ def drawn(
     seed: int = 0,
     weight: float | None = 1.0,
 ) -> Candidate:
-    return draw_candidate(state, plan, image, state.embedding, seeded(seed), step=0, prior_weight=weight)
+    generator, classes = seeded(seed), len(state.attacker.classes)
+    rows = rows_of_step(classes, plan, 0, each=1, seed=seed, generator=generator)
+    return draw_candidate(state, plan, image, state.embedding, rows, generator, step=0, prior_weight=weight)
 
 
 class Witness(Term):
@@ -108,23 +112,29 @@ def trained(
     return witness.seen, reports
 
 
-@pytest.mark.parametrize("batch", [3, 5, 12])
-def test_classes_come_evenly(state: TrainingState, batch: int) -> None:
-    target = drawn(state, plan=replace(EMBED, batch=batch)).target
-    counts = [int((target == label).sum()) for label in state.attacker.classes]
-    assert sum(counts) == batch
-    assert max(counts) - min(counts) <= 1
-
-
-@pytest.mark.parametrize("batch", [4, 5, 10])
-def test_classes_come_in_pairs_where_a_term_compares_classmates(attacker: Attacker, batch: int) -> None:
+@pytest.mark.parametrize(("per_class", "visits"), [(None, 2), (1, 1), (2, 2)])
+def test_classes_come_in_pairs_where_a_term_compares_classmates(
+    attacker: Attacker, per_class: int | None, visits: int
+) -> None:
     """Else diversity would be 0 wherever a batch is no larger than the number of classes."""
-    objective = Objective([Entry(name="div", group="perc", term=Diversity())], Fixed({"perc": 1.0}))
-    state = started(attacker, objective)
-    target = drawn(state, plan=replace(EMBED, batch=batch)).target
-    counts = sorted(int((target == label).sum()) for label in attacker.classes)
-    assert sum(counts) == batch
-    assert counts[-(batch // 2) :] == [2] * (batch // 2)
+    witness = Witness()
+    entries = [Entry(name="div", group="perc", term=Diversity()), Entry(name="id", group="id", term=witness)]
+    state = started(attacker, Objective(entries, Fixed({"perc": 1.0, "id": 1.0})))
+    plan, image = replace(EMBED, batch=4, steps=1), replace(ROLLOUT, per_class=per_class)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pictures that are alone
+        train_stage(state, plan, image, stage_optimiser(state, plan), state.embedding, seed=0)
+    (candidate,) = witness.seen
+    assert set(candidate.target.unique(return_counts=True)[1].tolist()) == {visits}
+
+
+def test_sigmas_learn_at_a_tenth_of_the_rate_or_at_their_own(attacker: Attacker) -> None:
+    entries = [Entry(name="id", group="id", term=IdentityCosine())]
+    state = started(attacker, Objective(entries, Uncertainty(["id"])))
+    fast = stage_optimiser(state, EMBED).param_groups
+    own = stage_optimiser(replace(state, sigma_rate=0.07), EMBED).param_groups
+    assert [group["base_rate"] for group in fast] == [EMBED.rates["embedding"], 0.1 * EMBED.rates["embedding"]]
+    assert [group["base_rate"] for group in own] == [EMBED.rates["embedding"], 0.07]
 
 
 @pytest.mark.parametrize("classes", [1, 2, 5])
@@ -289,10 +299,11 @@ def test_a_step_lowers_the_loss_of_its_own_draw(state: TrainingState, plan: Stag
 
 
 def test_a_step_draws_from_its_number_in_the_run_alone(state: TrainingState) -> None:
-    whole, _ = trained(state, EMBED)
-    late, _ = trained(state, replace(EMBED, first_step=2, steps=2))
-    resumed, _ = trained(state, EMBED, begin=3)
-    other, _ = trained(state, EMBED, seed=1)
+    plan = replace(EMBED, batch=len(state.attacker.classes))  # each step begins an order of the classes
+    whole, _ = trained(state, plan)
+    late, _ = trained(state, replace(plan, first_step=2, steps=2))
+    resumed, _ = trained(state, plan, begin=3)
+    other, _ = trained(state, plan, seed=1)
     assert torch.equal(late[0].source, whole[2].source)
     assert torch.equal(late[1].target, whole[3].target)
     assert torch.equal(resumed[0].source, whole[3].source)

@@ -12,6 +12,7 @@ from diffaudit.records import CurvePoint, append_lines, write_json
 from diffaudit.report.ablation import write_ablation_report
 from diffaudit.report.ablation_layout import layout_of
 from diffaudit.report.ablation_tables import ablation_tables, claims, differences, results
+from diffaudit.report.ablation_verdict import Finding, ablation_verdict
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -156,6 +157,25 @@ def test_a_report_leaves_tables_figures_a_page_and_a_readme(ablation: dict[str, 
         assert words in readme
     assert "| A+B (rollout) |" in (tmp_path / "tables" / "results.md").read_text()
     assert json.loads((tmp_path / "ablation.json").read_text()) == ablation
+
+
+def test_findings_by_hand(ablation: dict[str, Any]) -> None:
+    below = f"A+B (rollout) {MINUS}12.5 [{MINUS}20.0, {MINUS}5.0] p <0.001*"
+    references = ("start 25.0 [15.0, 35.0]", "oracle (not an attack) 75.0 [65.0, 85.0]")
+    assert ablation_verdict(ablation) == [
+        Finding("Highest judge accuracy, in percent", ("baseline (rollout) 50.0 [40.0, 60.0]", *references)),
+        Finding("Below it", (below,)),
+    ]
+    chance = ablation["rows"][2]["versus_baseline"]["judge_accuracy"] | {"p_corrected": 0.05}
+    above = ablation["rows"][2]["versus_baseline"]["judge_accuracy"] | {"difference": 0.25}
+    ablation["rows"] += [
+        row("C", "rollout", 0.4, versus_baseline={"judge_accuracy": chance}),
+        row("B", "rollout", 0.4, versus_baseline={"judge_accuracy": above}),
+    ]
+    _, better, worse, unseen = ablation_verdict(ablation)
+    assert (better.what, worse.rows) == ("Above the baseline of its mode, in points", (below,))
+    assert better.rows == (f"B (rollout) +25.0 [{MINUS}20.0, {MINUS}5.0] p <0.001*",)
+    assert unseen == Finding("No difference seen", (f"C (rollout) {MINUS}12.5 [{MINUS}20.0, {MINUS}5.0] p 0.050",))
 
 
 def test_a_folder_without_an_ablation_is_refused(tmp_path: Path) -> None:

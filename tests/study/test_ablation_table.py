@@ -127,7 +127,7 @@ def test_a_seed_that_failed_is_left_out_and_told_of(
     assert row_named(table, "B")["versus_baseline"]["judge_accuracy"]["by_seed"] == [0.25]
     assert row_named(table, "B")["metrics"]["gap_closed"]["value"] == pytest.approx(4 / 6)
     assert table["notes"] == [
-        "rollout-baseline: 1 of 2 seeds have no finished run.",
+        "1 of 2 seeds have no finished run: rollout-baseline.",
         "rollout-B: compared without seeds [1], which its baseline has not finished.",
         TOO_FEW,
     ]

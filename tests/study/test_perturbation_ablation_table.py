@@ -178,8 +178,8 @@ def test_a_seed_that_failed_is_left_out_and_told_of(study: tuple[Ablation, Path]
             (tmp_path / "runs" / name / str(seed)).symlink_to(folder / "runs" / name / str(seed))
     found = ablation_table(ablation, tmp_path, command="")
     assert row(found, "full")["versus_baseline"]["transfer_mean"]["by_seed"] == pytest.approx([2.5 / 3])
-    assert "full: 1 of 2 seeds have no finished run." in found["notes"]
-    assert "more: 2 of 2 seeds have no finished run." in found["notes"]
+    assert "1 of 2 seeds have no finished run: full." in found["notes"]
+    assert "2 of 2 seeds have no finished run: more." in found["notes"]
 
 
 def test_votes_of_which_one_side_does_not_count_make_no_pair() -> None:

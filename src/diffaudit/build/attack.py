@@ -47,7 +47,9 @@ def build_state(settings: s.InversionSettings, attacker: Attacker, anchors: Tens
     if any("lora" in stage.trains and stage.steps for stage in settings.stages):
         add_lora(attacker.prior, rank=settings.lora.rank, alpha=settings.lora.alpha, seed=settings.seed)
     objective = build_objective(settings, attacker, embedding)
-    return TrainingState(embedding, attacker, objective, build_bank(settings.terms, used_groups(settings), attacker))
+    bank = build_bank(settings.terms, used_groups(settings), attacker)
+    rate = settings.weighting.rate if isinstance(settings.weighting, s.UncertaintyWeights) else None
+    return TrainingState(embedding, attacker, objective, bank, sigma_rate=rate)
 
 
 def used_groups(settings: s.InversionSettings) -> tuple[s.Group, ...]:

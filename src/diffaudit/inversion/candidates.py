@@ -1,6 +1,6 @@
 """One training step's candidates: a mixed batch of pictures in the making, and all that terms ask about them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -19,20 +19,19 @@ def draw_candidate(
     plan: StagePlan,
     image: ImagePlan,
     anchors: Callable[[Tensor], Tensor],
+    rows: Tensor,
     generator: torch.Generator,
     *,
     step: int,
     prior_weight: float | None,
 ) -> Candidate:
-    """A mixed batch: classes drawn evenly, each with a random public source, and the prior's own draw beside it.
+    """A mixed batch: pictures of the classes ``rows (B,)``, each of a random public source, and the prior's own draw.
 
     ``step`` counts within the stage. The prior's draw is left out where ``prior_weight`` is None; at 0 it is made
     without gradient, to be watched.
     """
     attacker = state.attacker
-    each = 2 if state.compares_classmates else 1
-    rows = _even_rows(len(attacker.classes), plan.batch, generator, each=each)
-    sources = torch.randint(len(attacker.public), (plan.batch,), generator=generator)
+    sources = torch.randint(len(attacker.public), (len(rows),), generator=generator)
     source = attacker.public.at(sources)
     embeddings = _identities(state, plan, rows, sources, step)
     model = Generator(attacker.prior, prompt=attacker.prompt)
@@ -51,7 +50,7 @@ def draw_candidate(
         )
     else:
         top = max(1, round(image.strength * attacker.prior.num_train_timesteps))
-        timesteps = torch.randint(top, (plan.batch,), generator=generator)
+        timesteps = torch.randint(top, (len(rows),), generator=generator)
         clean = model.one_step(latents, noise, embeddings, timesteps, guidance_scale=image.guidance_scale)
     picture = attacker.prior.decode(clean)
     outputs = attacker.classifier(random_view(picture, generator) if image.random_view else picture)
@@ -128,10 +127,3 @@ def _prior_draw(
     condition = condition.where(kept, prior.condition(None, len(rows), ""))
     prediction = prior.epsilon(prior.add_noise(latents, noise, timesteps), timesteps, condition)
     return noise, prediction, 1 - timesteps / (prior.num_train_timesteps - 1)
-
-
-def _even_rows(classes: int, count: int, generator: torch.Generator, *, each: int = 1) -> Tensor:
-    """``count`` class rows, ``each`` of a class together; none comes up again before all have come up once."""
-    groups = -(-count // each)
-    rounds: Sequence[Tensor] = [torch.randperm(classes, generator=generator) for _ in range(-(-groups // classes))]
-    return torch.cat(list(rounds))[:groups].repeat_interleave(each)[:count]

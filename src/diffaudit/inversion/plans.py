@@ -14,6 +14,8 @@ class ImagePlan:
     gradient_steps: int
     strength: float
     guidance_scale: float
+    per_class: int | None = None
+    """Pictures of a class in a batch; None: two where a term compares the pictures of a class, else one."""
     random_view: bool = False
     """Whether the target sees the picture mirrored, moved and lit at random, as selection does, or as it is."""
 

@@ -15,7 +15,7 @@ from diffaudit.objective import Objective
 from diffaudit.terms import BatchTerm, LearnedCentre
 
 SLOW = 0.1
-"""Share of a stage's rate at which learned centres and weights move."""
+"""Share of a stage's rate at which learned centres move, and weights that have no rate of their own."""
 
 
 @dataclass(eq=False)
@@ -26,6 +26,8 @@ class TrainingState:
     attacker: Attacker
     objective: Objective
     bank: NegativeBank | None = None
+    sigma_rate: float | None = None
+    """The rate of the weights' sigmas; None: :data:`SLOW` of the stage's."""
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable parameters by the names that stages use."""
@@ -37,7 +39,7 @@ class TrainingState:
         }
 
     def slow_groups(self) -> dict[str, dict[str, nn.Parameter]]:
-        """What every stage trains beside, at a tenth of its rate: centres by their term, sigmas by their group."""
+        """What every stage trains beside, more slowly: centres by their term, sigmas by their group."""
         terms = self.objective.terms.items()
         sigmas = self.objective.weighting.named_parameters()
         return {
@@ -91,10 +93,16 @@ def stage_optimiser(state: TrainingState, plan: StagePlan) -> torch.optim.AdamW:
     trained = [
         {"params": groups[name], "base_rate": plan.rates[name], "clipped": True} for name in plan.trains if groups[name]
     ]
-    rate = SLOW * max(plan.rates.values())
+    slow_rate = SLOW * max(plan.rates.values())
+    rates = {"centres": slow_rate, "sigmas": slow_rate if state.sigma_rate is None else state.sigma_rate}
     slow = [
         # Early gradients of sigmas scale with the raw losses: clipped together they would starve what is trained.
-        {"params": list(parameters.values()), "base_rate": rate, "clipped": name != "sigmas", "weight_decay": 0.0}
+        {
+            "params": list(parameters.values()),
+            "base_rate": rates[name],
+            "clipped": name != "sigmas",
+            "weight_decay": 0.0,
+        }
         for name, parameters in state.slow_groups().items()
         if parameters
     ]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diffaudit.errors import NotFinite
+from diffaudit.inversion.batches import rows_of_step, step_generator
 from diffaudit.inversion.candidates import draw_candidate
 from diffaudit.inversion.health import health_point, require_finite
 from diffaudit.inversion.plans import ImagePlan, StagePlan
@@ -50,7 +51,8 @@ def train_stage(
 ) -> None:
     """Runs steps ``begin .. plan.steps - 1``.
 
-    Step ``i`` draws from ``(seed, first_step + i)`` alone, so a run that was stopped goes on with the same numbers.
+    Step ``i`` draws from ``(seed, first_step + i)``, and its classes from the step in which their order began, so a run
+    that was stopped goes on with the same numbers.
     ``anchors`` maps class rows ``(B,)`` to the unit vectors ``(B, D)`` that the identity term pulls toward.
     ``look_every`` so many steps of the run its health is looked at, which costs a backward pass a term and changes no
     bit of the result.
@@ -63,11 +65,14 @@ def train_stage(
     clipped = [parameter for group in optimiser.param_groups if group["clipped"] for parameter in group["params"]]
     for step in range(begin, plan.steps):
         number = plan.first_step + step
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
+        generator = step_generator(seed, number)
         for group in optimiser.param_groups:
             group["lr"] = group["base_rate"] * plan.rate_factor(step)
         weights = objective.weighting.weights(number)
-        candidate = draw_candidate(state, plan, image, anchors, generator, step=step, prior_weight=weights.get("prior"))
+        each = image.per_class or (2 if state.compares_classmates else 1)
+        rows = rows_of_step(len(state.attacker.classes), plan, step, each=each, seed=seed, generator=generator)
+        prior = weights.get("prior")
+        candidate = draw_candidate(state, plan, image, anchors, rows, generator, step=step, prior_weight=prior)
         shares = plan.attack_shares(step)
         with _uncounted_if_broken(objective):
             scored = objective(candidate, number, shares)

@@ -8,7 +8,13 @@ from torch import Tensor, nn
 
 from diffaudit.errors import InvalidSetting, ThreatModelViolation
 from diffaudit.judging.diversity import factor_error, pairwise_distance
-from diffaudit.judging.features import class_means, euclidean_distances, identity_cosine, neighbour_distance
+from diffaudit.judging.features import (
+    class_means,
+    euclidean_distances,
+    identity_cosine,
+    neighbour_distance,
+    unit_embeddings,
+)
 from diffaudit.judging.success import topk_success
 from diffaudit.models.attributes import AttributeEstimator
 from diffaudit.models.classifier import Classifier
@@ -100,11 +106,15 @@ class Judge:
             for name, classifier in self.classifiers.items()
         }
         embeddings = self.embed(judged.images, batch=batch) if embeddings is None else embeddings
-        means = class_means(self.private_embeddings, self.private.labels, labels)
-        cosine = identity_cosine(embeddings, means)
-        nearest = neighbour_distance(embeddings, labels, self.private_embeddings, self.private.labels)
         if judged.row == "upper":
-            nearest = self._nearest_other(judged, embeddings)
+            mates = self._mates(judged)
+            means = unit_embeddings(mates.to(embeddings) @ self.private_embeddings)
+            distances = euclidean_distances(embeddings, self.private_embeddings)
+            nearest = distances.masked_fill(~mates, torch.inf).amin(1)
+        else:
+            means = class_means(self.private_embeddings, self.private.labels, labels)
+            nearest = neighbour_distance(embeddings, labels, self.private_embeddings, self.private.labels)
+        cosine = identity_cosine(embeddings, means)
         diversity = self._diversity(pictures, labels)
         perceptual, attributes = self._distances_to_source(pictures, judged.source_images)
         factors = self._factor_errors(pictures, labels)
@@ -139,9 +149,8 @@ class Judge:
             for i in range(len(labels))
         ]
 
-    def _nearest_other(self, judged: Judged, embeddings: Tensor) -> Tensor:
-        """Distance of each private picture to the nearest *other* one of its person; copies of it are no other one."""
-        distance = euclidean_distances(embeddings, self.private_embeddings)
+    def _mates(self, judged: Judged) -> Tensor:
+        """``(B, N)``: which private pictures are *other* ones of the same person; copies of a picture are no others."""
         other = _marks(judged.images)[:, None] != _marks(self.private.images)
         mates = (judged.labels[:, None] == self.private.labels) & other
         alone = judged.labels[~mates.any(1)].unique().tolist()
@@ -152,7 +161,7 @@ class Judge:
                 f"one of class {', '.join(map(str, alone[:5]))}",
                 "Add pictures, or set `reference_rows` to false.",
             )
-        return distance.masked_fill(~mates, torch.inf).amin(1)
+        return mates
 
     def _diversity(self, pictures: Tensor, labels: Tensor) -> Tensor | None:
         if int(labels.unique(return_counts=True)[1].min()) < 2:

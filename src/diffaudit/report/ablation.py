@@ -13,6 +13,7 @@ from diffaudit.records import RunFolder, read_curves, write_atomically
 from diffaudit.report.ablation_figures import ablation_frontier, rows_figure, training_figures
 from diffaudit.report.ablation_layout import layout_of
 from diffaudit.report.ablation_tables import RowTable, ablation_tables
+from diffaudit.report.ablation_verdict import Finding, ablation_verdict
 from diffaudit.report.figures import inline_svg, save_figure
 from diffaudit.report.page import duration, environment
 from diffaudit.report.wording import DIRECTIONS
@@ -37,6 +38,7 @@ def write_ablation_report(folder: Path) -> Path:
         write_atomically(folder / "tables" / f"{table.name}.md", table.to_markdown())
         write_atomically(folder / "tables" / f"{table.name}.tex", table.to_latex())
     headlines, trainings = _headlines(ablation), _trainings(ablation, folder)
+    findings = ablation_verdict(ablation)
     for stem, (_, figure) in (headlines | trainings).items():
         save_figure(figure, folder / "figures", stem)
     page = (
@@ -44,6 +46,7 @@ def write_ablation_report(folder: Path) -> Path:
         .get_template("ablation.html.j2")
         .render(
             ablation=ablation,
+            findings=findings,
             tables=tables,
             directions=DIRECTIONS,
             headlines=_inline(headlines),
@@ -51,7 +54,7 @@ def write_ablation_report(folder: Path) -> Path:
         )
     )
     write_atomically(folder / "report.html", page)
-    write_atomically(folder / "README.md", _readme(ablation, tables, headlines, list(trainings)))
+    write_atomically(folder / "README.md", _readme(ablation, findings, tables, headlines, list(trainings)))
     return folder / "report.html"
 
 
@@ -88,13 +91,15 @@ def _key(row: Json) -> str:
     return f"{row['mode']}-{row['name']}" if row["mode"] else str(row["name"])
 
 
-def _readme(ablation: Json, tables: list[RowTable], headlines: Figures, trainings: list[str]) -> str:
+def _readme(
+    ablation: Json, findings: list[Finding], tables: list[RowTable], headlines: Figures, trainings: list[str]
+) -> str:
     seconds = [row["seconds"] * len(row["seeds"]) for row in ablation["rows"] if row["seconds"] is not None]
     lines = [
         f"# Ablation {ablation['name']}",
         "",
         f"Rows of settings in the {ablation['audit']} audit, made by `{ablation['command']}`; making the images took "
-        f"{duration(sum(seconds))} in all.",
+        f"about {duration(sum(seconds))} in all.",
         "The numbers are in [ablation.json](ablation.json), one page with everything in [report.html](report.html),",
         "each run with its images under `runs/`.",
         "",
@@ -103,6 +108,7 @@ def _readme(ablation: Json, tables: list[RowTable], headlines: Figures, training
         f"- {failure['row']}, seed {failure['seed']}, failed: {failure['error']}" for failure in ablation["failures"]
     ]
     lines += [f"- {note}" for note in ablation["notes"]]
+    lines += ["", *(f"**{finding.what}**: {'; '.join(finding.rows)}.\n" for finding in findings)]
     for stem, (title, _) in headlines.items():
         lines += ["", f"![{title}](figures/{stem}.png)"]
     lines += [""]

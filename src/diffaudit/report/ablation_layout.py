@@ -48,6 +48,7 @@ class Layout:
         pairs: what the exact McNemar test takes as independent, and why it is secondary.
         seconds: what the seconds are of.
         lines: the reference rows at which the rows' figure has lines.
+        price: what a gain in the headline may be bought with; None where nothing is.
         notes: what must be known of the columns beside their meaning.
     """
 
@@ -60,6 +61,7 @@ class Layout:
     pairs: str
     seconds: str
     lines: tuple[str, ...]
+    price: Measure | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -139,6 +141,7 @@ def _perturbation(rows: Sequence[Json]) -> Layout:
         pairs="pairs of a picture and a model as independent, which models and seeds that meet one picture are not",
         seconds="making one run's images, all pictures together",
         lines=(REBUILT,),
+        price=distances["perceptual_distance"],
         notes=(
             "Surrogates fooled: of each row's own surrogates, so that rows made on others than the baseline's are not "
             "compared in it.",

@@ -1,13 +1,14 @@
 """Tables of an ablation: what each row measured, what it gained on its baseline, and what of the claims was seen."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from diffaudit.report.ablation_cells import difference, interval, level, p_value, signed, written
 from diffaudit.report.ablation_layout import MODES, Layout, layout_of, title
 from diffaudit.report.tables import ARROWS, Cell, booktabs, pipe_table, tex, tex_cell
-from diffaudit.report.wording import DIRECTIONS, MINUS, Measure
+from diffaudit.report.wording import DIRECTIONS, Measure
 
 Json = Mapping[str, Any]
 
@@ -58,7 +59,7 @@ def results(rows: Sequence[Json], layout: Layout, name: str = "results") -> RowT
     trained = any(row["stability"] for row in rows)
     lines = []
     for row, known in zip(rows, steady, strict=True):
-        cells = [_level(row["metrics"].get(column.key), column) for column in columns]
+        cells = [level(row["metrics"].get(column.key), column) for column in columns]
         if trained:
             cells.append(Cell(f"{sum(known) / len(known):.2f}") if known else Cell())
         cells.append(Cell() if row["seconds"] is None else Cell(f"{row['seconds']:.0f}"))
@@ -76,7 +77,7 @@ def results(rows: Sequence[Json], layout: Layout, name: str = "results") -> RowT
         f"Shares in percent; intervals are 95 % bootstraps clustered by {layout.cluster}, the seeds nested in it.",
         (*heads, ("Seconds", "")),
         tuple(lines),
-        (*notes, f"Seconds: {layout.seconds}, mean over the seeds."),
+        (*notes, f"Seconds: {layout.seconds}, median over the seeds."),
     )
 
 
@@ -91,7 +92,7 @@ def differences(rows: Sequence[Json], layout: Layout, correction: str, name: str
         f"permutation test of {layout.cluster} means, corrected (Holm) over {family}.",
         tuple((column.title, column.direction) for column in columns),
         tuple(
-            (title(row), tuple(_difference(row["versus_baseline"].get(column.key), column) for column in columns))
+            (title(row), tuple(difference(row["versus_baseline"].get(column.key), column) for column in columns))
             for row in compared
         ),
         ("* p below 0.05 after correction and the same sign in every seed; (seeds differ): not the same sign.",),
@@ -109,7 +110,7 @@ def contrasts(found: Sequence[Json], layout: Layout) -> RowTable:
         tuple(
             (
                 f"{contrast['row']} against {contrast['against']}",
-                tuple(_difference(contrast["metrics"].get(column.key), column) for column in columns),
+                tuple(difference(contrast["metrics"].get(column.key), column) for column in columns),
             )
             for contrast in found
         ),
@@ -125,7 +126,7 @@ def secondary(rows: Sequence[Json], layout: Layout) -> RowTable:
             if found:
                 effect, odds = found["effect_size"], found["odds_ratio"]
                 cells = [
-                    Cell() if effect is None else Cell(_signed(effect, "{:.2f}")),
+                    Cell() if effect is None else Cell(signed(effect, "{:.2f}")),
                     Cell() if odds is None else Cell(f"{odds:.2f}", _odds_interval(found)),
                 ]
                 tests = (found["secondary"]["mcnemar"], found["secondary"]["wilcoxon"])
@@ -152,10 +153,10 @@ def claims(found: Sequence[Json]) -> RowTable:
         measure = claim["measured"]
         points = claim["of"] in ("difference", "level") and claim["metric"] in ("judge_accuracy", "overfit_gap")
         share = points or claim["of"] in ("relative", "variation")
-        form = partial(_written, share=share, sign="+")
+        form = partial(written, share=share, sign="+")
         unit = " points" if points else " %" if claim["of"] in ("relative", "variation") else ""
         ends = dict.fromkeys((form(claim["low"]), form(claim["high"])))
-        value = Cell() if measure is None else Cell(f"{form(measure['value'])}{unit}", _interval(measure, form))
+        value = Cell() if measure is None else Cell(f"{form(measure['value'])}{unit}", interval(measure, form))
         words = (claim["verdict"] or "not measured") + (
             f": {claim['why']}" if claim["verdict"] and claim["why"] else ""
         )
@@ -175,49 +176,11 @@ def claims(found: Sequence[Json]) -> RowTable:
     )
 
 
-def p_value(p: float) -> str:
-    """A p-value as it is printed.
-
-    >>> p_value(0.0004), p_value(0.0312)
-    ('<0.001', '0.031')
-    """
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def _compared_columns(layout: Layout, comparisons: Iterable[Json]) -> list[Measure]:
     keys = {key for comparison in comparisons for key in comparison}
     return [column for column in layout.columns if column.key in keys]
 
 
-def _level(measure: Json | None, column: Measure) -> Cell:
-    if measure is None:
-        return Cell()
-    form = partial(_written, share=column.share, digits=column.digits)
-    return Cell(form(measure["value"]), _interval(measure, form))
-
-
-def _difference(found: Json | None, column: Measure) -> Cell:
-    if found is None:
-        return Cell()
-    form = partial(_written, share=column.share, digits=column.digits, sign="+")
-    p = found["p_corrected"]
-    star = "*" if p < 0.05 and found["same_sign"] else "" if found["same_sign"] else " (seeds differ)"
-    return Cell(form(found["difference"]), f"{_interval(found, form)} p {p_value(p)}{star}".strip())
-
-
-def _interval(measure: Json, form: Callable[[float], str]) -> str:
-    return "" if measure["low"] is None else f"[{form(measure['low'])}, {form(measure['high'])}]"
-
-
 def _odds_interval(found: Json) -> str:
     low, high = found["odds_low"], found["odds_high"]
     return "" if low is None else f"[{low:.2f}, {'inf)' if high is None else f'{high:.2f}]'}"
-
-
-def _written(value: float, *, share: bool, digits: int = 3, sign: str = "") -> str:
-    return _signed(100 * value, f"{{:{sign}.1f}}") if share else _signed(value, f"{{:{sign}.{digits}f}}")
-
-
-def _signed(value: float, form: str) -> str:
-    text = form.format(value)
-    return text.replace("-", MINUS) if float(text) else text.lstrip("+-")

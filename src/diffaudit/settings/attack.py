@@ -39,6 +39,9 @@ class TrainingImage(Section):
     gradient_steps: Positive = 2
     strength: Share = 0.9
     guidance_scale: Annotated[Real, Field(ge=1)] = 3.0
+    per_class: Positive | None = None
+    """Pictures of a class in a batch; null: two where a term compares the pictures of a class, else one. With two, a
+    batch holds half as many classes."""
     random_view: bool = False
     """Whether the target is shown the picture mirrored, moved and lit at random: what fools it at one spot alone does
     not count."""
@@ -108,6 +111,9 @@ class UncertaintyWeights(Section):
     """
 
     kind: Literal["uncertainty"] = "uncertainty"
+    rate: Rate | None = None
+    """At which log sigma^2 learns; null: a tenth of the stage's. A stage of N steps moves it by about half of N times
+    that, and the way from a weight of 1/2 to 1/10 is 1.6: short stages need a rate of their own."""
     initial: dict[Group, Rate] = {}
     fixed: dict[Group, Weight] = {"reg": 0.01}
     delta: Weight = 0.05

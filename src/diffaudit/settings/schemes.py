@@ -30,7 +30,7 @@ OVERLAYS: Mapping[Scheme, Mapping[str, Any]] = {
             ]
         }
     },
-    "D": {"weighting": {"kind": "uncertainty"}},
+    "D": {"weighting": {"kind": "uncertainty", "rate": 0.1}},
 }
 """A: the prior by a weighted cosine. B: classifier and identity. C: attributes, depth, diversity. D: learned weights.
 

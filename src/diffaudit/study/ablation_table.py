@@ -90,7 +90,7 @@ def _row(row: TableRow, rows: Sequence[TableRow], comparisons: Comparisons, note
         "samples": len(row.images.keys),
         "metrics": metrics,
         "stability": steadiness([row.stability[seed] for seed in sorted(row.stability)]),
-        "seconds": round(sum(seconds) / len(seconds), 2) if seconds else None,
+        "seconds": round(float(np.median(seconds)), 2) if seconds else None,
         "versus_baseline": {},
         "versus_start": {},
     }

@@ -45,6 +45,7 @@ def measured_rows(ablation: Ablation, folder: Path, notes: list[str]) -> list[Ta
     Rows without a finished run are left out; ``notes`` is told of every seed that is missing.
     """
     rows, references = [], []
+    lacking: dict[int, list[str]] = {}
     baselines = [row.settings for row in ablation.rows if row.is_baseline]
     starts = [start_of(settings) for settings in baselines if isinstance(settings, InversionSettings)]
     one_start = all(start == starts[0] for start in starts)
@@ -52,7 +53,7 @@ def measured_rows(ablation: Ablation, folder: Path, notes: list[str]) -> list[Ta
         runs = _finished_runs(ablation, folder, planned)
         missing = len(ablation.settings.seeds) - len(runs)
         if missing:
-            notes.append(f"{planned.key}: {missing} of {len(ablation.settings.seeds)} seeds have no finished run.")
+            lacking.setdefault(missing, []).append(planned.key)
         if not runs:
             continue
         match planned.settings:
@@ -82,6 +83,8 @@ def measured_rows(ablation: Ablation, folder: Path, notes: list[str]) -> list[Ta
                 mode = None if one_start else planned.mode
                 seconds = _known({seed: seconds_of(found, name) for seed, found in timed.items()})
                 references.append(TableRow(name, mode, images, is_reference=True, seconds=seconds))
+    for missing, keys in lacking.items():
+        notes.append(f"{missing} of {len(ablation.settings.seeds)} seeds have no finished run: {', '.join(keys)}.")
     before = [row for row in references if row.name in START_ROWS]
     return before + rows + [row for row in references if row.name not in START_ROWS]
 

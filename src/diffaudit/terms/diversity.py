@@ -42,8 +42,8 @@ def embedding_concentration(embedding: Tensor, target: Tensor) -> Tensor:
 class Diversity(BatchTerm):
     """:func:`embedding_concentration` of ``candidate.embedding`` over the images of each target class in the batch.
 
-    A class with one image in the batch counts 0, and the term says so once through :mod:`warnings`. Batches larger than
-    the number of classes make a class come up twice.
+    A class with one image in the batch counts 0, and the term says so once through :mod:`warnings`. The training loop
+    shows two of each class where this term counts, so that an even batch leaves none alone.
 
     Raises:
         InvalidSetting: in ``forward``, for a candidate without embedding.
@@ -70,6 +70,6 @@ class Diversity(BatchTerm):
             self._told = True
             warnings.warn(
                 f"{alone} of {len(counts)} classes have one image in a batch of {len(target)}: their diversity is 0. "
-                "For two of every class, make `batch` at least twice the number of classes.",
+                "Make `batch` a multiple of the images of a class (`image.per_class`, by default 2).",
                 stacklevel=3,
             )

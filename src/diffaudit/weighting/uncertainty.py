@@ -47,10 +47,10 @@ class Uncertainty(Weighting):
     r""":func:`uncertainty_loss` of the learned groups plus a fixed weight times the loss of every other group.
 
     The parameters ``log_variances`` hold :math:`\log \sigma^2` by group name, so that a state finds its groups again
-    whatever joined them since. They learn at a tenth of the main rate and without weight decay, which would pull every
-    weight to 1/2. After each step :meth:`confine` brings them back into [-4, 4]. Clamped where it is used instead, one
-    that has stepped outside would have no gradient left and stay there for good; at the bound itself it keeps its
-    gradient, and returns as soon as its loss asks for it.
+    whatever joined them since. They learn slowly, by default at a tenth of the main rate, and without weight decay,
+    which would pull every weight to 1/2. After each step :meth:`confine` brings them back into [-4, 4]. Clamped where it
+    is used instead, one that has stepped outside would have no gradient left and stay there for good; at the bound
+    itself it keeps its gradient, and returns as soon as its loss asks for it.
 
     Args:
         groups: names of the groups whose weights are learned; their terms must have a lower bound of 0.
