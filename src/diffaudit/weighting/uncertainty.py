@@ -48,8 +48,8 @@ class Uncertainty(Weighting):
 
     The parameters ``log_variances`` hold :math:`\log \sigma^2` by group name, so that a state finds its groups again
     whatever joined them since. They learn slowly, by default at a tenth of the main rate, and without weight decay,
-    which would pull every weight to 1/2. After each step :meth:`confine` brings them back into [-4, 4]. Clamped where it
-    is used instead, one that has stepped outside would have no gradient left and stay there for good; at the bound
+    which would pull every weight to 1/2. After each step :meth:`confine` brings them back into [-4, 4]. Clamped where
+    it is used instead, one that has stepped outside would have no gradient left and stay there for good; at the bound
     itself it keeps its gradient, and returns as soon as its loss asks for it.
 
     Args:
