@@ -17,6 +17,8 @@ from PIL import Image
 
 from diffaudit.errors import InvalidSetting, MissingExtra, RunConflict, ThreatModelViolation
 from diffaudit.events import Event
+from diffaudit.models.bundled import save_network
+from diffaudit.models.networks import build_network
 from diffaudit.records import RunFolder, read_curves, read_records
 from diffaudit.settings import InversionSettings, check_settings
 from diffaudit.study.runner import run_inversion
@@ -186,10 +188,53 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bits(
 
 
 def test_a_folder_of_another_run_is_refused(tiny_values: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "row-start.safetensors").write_bytes(b"")
     (tmp_path / "run" / "settings.yaml").write_text("name: other\n")
     with pytest.raises(RunConflict, match="other settings"):
         run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")
+
+
+def test_a_fault_of_the_judges_that_is_told_late_costs_no_attack(tiny_values: dict[str, Any], tmp_path: Path) -> None:
+    """A judge of seven classes for a target of a hundred: known only when the judge is opened."""
+    network = {"architecture": "plain", "outputs": 7, "size": 64}
+    save_network(build_network("plain", 7), tmp_path / "seven", network)
+    judging = tiny_values["judging"]
+    few = judging["classifiers"] | {"one": {"kind": "trained", "folder": str(tmp_path / "seven")}}
+    faulty = tiny_values | {"judging": judging | {"classifiers": few}}
+    with pytest.raises(InvalidSetting, match=r"`judging.classifiers.one` should tell apart as many .*, 100. Found 7"):
+        run_inversion(check_settings(faulty), tmp_path / "run", command="test")
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert {path.name for path in kept} >= {"row-start.safetensors", "row-attack.safetensors"}
+    with pytest.raises(RunConflict, match="other settings"):
+        run_inversion(check_settings(tiny_values | {"seed": 9}), tmp_path / "run", command="test")
+    run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")
+    assert all(path.stat().st_mtime_ns == made for path, made in kept.items())
+
+
+def test_before_anything_is_kept_a_folder_takes_other_settings(tiny_values: dict[str, Any], tmp_path: Path) -> None:
+    faulty = tiny_values | {"sampling": tiny_values["sampling"] | {"keep": 1}, "classes": 101}
+    with pytest.raises(InvalidSetting, match="classes"):
+        run_inversion(check_settings(faulty), tmp_path / "run", command="test")
+    run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")
+
+
+def test_judges_that_are_not_there_are_told_before_the_attack(tiny_values: dict[str, Any], tmp_path: Path) -> None:
+    tiny_values["judging"]["encoder"] = {"kind": "pt2", "path": str(tmp_path / "nowhere.pt2"), "size": 64}
+    with pytest.raises(InvalidSetting, match=r"`judging.encoder.path` should be a file or folder that is there"):
+        run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_too_few_private_people_are_told_before_the_attack(tiny_values: dict[str, Any], tmp_path: Path) -> None:
+    for name in ("ann", "bob"):
+        (tmp_path / "people" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (64, 64), (40 * number, 0, 0)).save(tmp_path / "people" / name / f"{number}.png")
+    tiny_values["judging"]["private"] = {"kind": "folders", "folders": [str(tmp_path / "people")]}
+    with pytest.raises(InvalidSetting, match=r"`judging.private` should show every class of the target, 100. Found 2"):
+        run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_a_folder_of_something_else_is_refused(tiny_settings: InversionSettings, tmp_path: Path) -> None:

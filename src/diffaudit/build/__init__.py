@@ -27,6 +27,7 @@ from diffaudit.build.perturbation import (
 from diffaudit.build.perturbation_judge import build_perturbation_judge
 from diffaudit.build.perturbation_terms import build_terms
 from diffaudit.build.pictures import opened, private_pictures, public_images
+from diffaudit.build.presence import check_people, check_presence
 from diffaudit.build.separation import check_separation
 from diffaudit.build.sides import (
     Look,
@@ -62,6 +63,8 @@ __all__ = [
     "build_state",
     "build_terms",
     "build_weighting",
+    "check_people",
+    "check_presence",
     "check_separation",
     "chosen_classes",
     "goal_of",

@@ -42,7 +42,7 @@ def build_attacker(
     classifier = build_classifier(attack.target, given=given)
     encoder = build_encoder(attack.encoder)
     public = look(attack.public, classifier, encoder)
-    classes = chosen_classes(settings.classes, public.log_probabilities.shape[1], settings.seed)
+    classes = chosen_classes(settings.classes, public.num_classes, settings.seed)
     return Attacker(
         classes=classes,
         classifier=classifier,
@@ -78,6 +78,7 @@ def build_judge(settings: s.Judging, attacker: Attacker) -> Judge:
     """The judges and private pictures; of the attacker only public measuring devices are used.
 
     Raises:
+        InvalidSetting: a classifier tells apart another number of classes than the target.
         ThreatModelViolation: a classifier is not independent of the target, or the encoder is the attacker's.
     """
     encoder = build_encoder(settings.encoder)
@@ -87,8 +88,15 @@ def build_judge(settings: s.Judging, attacker: Attacker) -> Judge:
             "with whatever fooled them. Judge with another encoder."
         )
     factors = None if settings.factors is None else network_and_size(settings.factors)[0]
+    classifiers = {name: build_judge_classifier(model) for name, model in settings.classifiers.items()}
+    picture, num_classes = attacker.public.at(torch.zeros(1, dtype=torch.long)), attacker.public.num_classes
+    for name, classifier in classifiers.items():
+        answers = classifier.logits(picture).shape[1]
+        if answers != num_classes:
+            rule = f"tell apart as many classes as the target, {num_classes}"
+            raise InvalidSetting(f"judging.classifiers.{name}", rule, answers, "Name another; the attack is kept.")
     return Judge(
-        {name: build_judge_classifier(model) for name, model in settings.classifiers.items()},
+        classifiers,
         encoder,
         private_pictures(settings.private).of(attacker.classes),
         instruments=Instruments(attacker.classifier, attacker.perceptual, attacker.attributes),

@@ -73,7 +73,7 @@ class _Tools:
 
     @property
     def classes(self) -> int:
-        return self.attacker.public.log_probabilities.shape[1]
+        return self.attacker.public.num_classes
 
     def centres(self) -> Tensor:
         """``(C, P)`` pseudo centres of the classes sought; zeros for the others, which no image seeks."""

@@ -37,6 +37,11 @@ class PublicPictures:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def num_classes(self) -> int:
+        """How many classes the target tells apart."""
+        return self.log_probabilities.shape[1]
+
     def at(self, rows: Tensor) -> Tensor:
         """Pictures ``rows`` as floats in [0, 1]."""
         return self.images[rows].float() / 255

@@ -95,6 +95,7 @@ def planned_runs(ablation: Ablation, folder: Path) -> list[PlannedRun]:
 def _refuse_at_the_door(ablation: Ablation, runs: Sequence[PlannedRun]) -> None:
     for row in ablation.rows:
         build.check_separation(row.settings)
+        build.check_presence(row.settings)
         if isinstance(row.settings, PerturbationSettings) and row.settings.judging.references:
             require_foolbox()
     other = [

@@ -9,27 +9,51 @@ from typing import Any
 
 import torch
 
+from diffaudit._yaml import parse_yaml
 from diffaudit.errors import RunConflict
-from diffaudit.records import write_atomically, write_json
+from diffaudit.records import RunFolder, write_atomically, write_json
 from diffaudit.settings import Kind, dump_settings
 from diffaudit.study.run import Run
+
+ORACLE = "row-oracle.safetensors"
+"""The one checkpoint that is made with something of the judges': their private pictures."""
 
 PACKAGES = ("diffaudit", "torch", "diffusers", "peft", "transformers", "numpy", "scipy")
 
 
 def claim(run: Run[Kind]) -> None:
-    """Takes the folder for these settings, or refuses it."""
+    """Takes the folder for these settings, or refuses it.
+
+    A folder with other settings is taken where nothing that is kept there would differ: whatever they are before the
+    first checkpoint, and before anything is judged where they differ in ``judging`` alone. So a fault that is told late
+    costs no attack.
+
+    Raises:
+        RunConflict: the folder holds a run made with other settings, or something else.
+    """
     wanted = dump_settings(run.settings)
     path = run.folder.settings
     if path.exists():
-        if path.read_text() != wanted:
-            raise RunConflict(
-                f"{run.folder.path} holds a run made with other settings. Choose another --output, or delete it."
-            )
+        held = path.read_text()
+        if held != wanted:
+            if not _nothing_depends(run.folder, held, wanted):
+                raise RunConflict(
+                    f"{run.folder.path} holds a run made with other settings. Choose another --output, or delete it."
+                )
+            write_atomically(path, wanted)
         return
     if run.folder.path.exists() and any(run.folder.path.iterdir()):
         raise RunConflict(f"{run.folder.path} is not empty and holds no run. Choose another --output.")
     write_atomically(path, wanted)
+
+
+def _nothing_depends(folder: RunFolder, held: str, wanted: str) -> bool:
+    """Whether nothing that the folder keeps depends on what the two texts of settings differ in."""
+    kept = {path.name for path in folder.checkpoints.glob("*")}
+    if folder.records.exists() or ORACLE in kept:
+        return False
+    before, after = (parse_yaml(text) | {"judging": None} for text in (held, wanted))
+    return not kept or bool(before == after)
 
 
 def begin_manifest(run: Run[Kind], command: str, *, has: Sequence[str], has_not: Sequence[str]) -> dict[str, Any]:

@@ -65,6 +65,7 @@ def run_perturbation(
         with run.timed("load"):
             run.watch(Event("load", 0, 0, {}))
             build.check_separation(settings)
+            build.check_presence(settings)
             if settings.judging.references:
                 require_foolbox()
             pictures = build.victims(settings.images)

@@ -56,7 +56,9 @@ def run_inversion(
         with run.timed("load"):
             run.watch(Event("load", 0, 0, {}))
             build.check_separation(settings)
+            build.check_presence(settings)
             attacker = build.build_attacker(settings, given=target, look=look)
+            build.check_people(settings.judging, attacker.public.num_classes)
             models = _opened(attacker)
         projector = published_projector(attacker.prior)
         rows = _attack(run, attacker, projector)
@@ -83,9 +85,7 @@ def run_inversion(
         **{f"judge {name}": classifier.fingerprint for name, classifier in judge.classifiers.items()},
     }
     data = {"public": tensor_fingerprint(attacker.public.images), "private": tensor_fingerprint(judge.private.images)}
-    finish_manifest(
-        run, manifest, models, data, num_classes=attacker.public.log_probabilities.shape[1], seconds=seconds
-    )
+    finish_manifest(run, manifest, models, data, num_classes=attacker.public.num_classes, seconds=seconds)
     write_report(folder)
     return folder
 
