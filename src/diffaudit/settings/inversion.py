@@ -56,7 +56,7 @@ class InversionSettings(Section):
     audit: Literal["inversion"] = "inversion"
     name: FolderName = "quick"
     seed: Seed = 0
-    device: str = "cpu"
+    device: Literal["cpu"] = "cpu"
     threads: Positive | None = None
     classes: Classes = "all"
     schemes: list[Scheme] = []

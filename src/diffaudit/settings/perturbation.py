@@ -28,7 +28,7 @@ class PerturbationSettings(Section):
     audit: Literal["perturbation"] = "perturbation"
     name: FolderName = "perturb"
     seed: Seed = 0
-    device: str = "cpu"
+    device: Literal["cpu"] = "cpu"
     threads: Positive | None = None
     images: Victims = WordedFaces()
     prior: PriorModel = PriorModel()
