@@ -34,39 +34,66 @@ def test_seeds_that_differ_decide_nothing() -> None:
     assert verdict(0.01, 0.06, (0.03, 0.05), same_sign=False) == ("undecided", "the seeds differ in sign")
 
 
-def row(name: str, *, baseline: bool = False, variation: list[float] | None = None, **versus: Any) -> dict[str, Any]:
+@pytest.mark.parametrize(
+    ("low", "high", "word", "why"),
+    [
+        (0.01, 0.06, "undecided", "chance after correction"),
+        (0.01, 0.02, "not seen", "smaller than claimed"),
+        (-0.06, -0.01, "not seen", "no effect as large"),
+    ],
+)
+def test_what_may_be_chance_after_correction_is_no_effect(low: float, high: float, word: str, why: str) -> None:
+    found, words = verdict(low, high, (0.03, 0.05), p_corrected=0.05)
+    assert found == word
+    assert why in words
+    assert verdict(low, high, (0.03, 0.05), p_corrected=0.04) == verdict(low, high, (0.03, 0.05))
+
+
+def row(
+    name: str, *, baseline: bool = False, variation: list[dict[str, float]] | None = None, **versus: Any
+) -> dict[str, Any]:
     return {
         "name": name,
         "mode": "rollout",
         "baseline": baseline,
         "seeds": [0, 1],
         "metrics": {"overfit_gap": {"value": 0.01, "low": -0.02, "high": 0.04}},
-        "stability": {"variation": variation} if variation else {},
+        "stability": {"by_run": variation} if variation else {},
         "versus_baseline": versus,
     }
 
 
 def test_each_kind_of_claim_finds_its_measure() -> None:
-    gain = {"difference": 0.04, "low": 0.02, "high": 0.06, "same_sign": True, "relative": None}
+    gain = {"difference": 0.04, "low": 0.02, "high": 0.06, "same_sign": True, "p_corrected": 0.01, "relative": None}
     varied = {**gain, "relative": {"value": -0.2, "low": -0.3, "high": -0.1}}
     rows = [
-        row("baseline", baseline=True, variation=[0.2, 0.4]),
+        row(
+            "baseline",
+            baseline=True,
+            variation=[{"cls": 0.2, "id": 0.1, "reg": 0.5}, {"cls": 0.4, "id": 0.1, "reg": 0.5}],
+        ),
         row("B", judge_accuracy=gain),
         row("C", diversity=varied),
-        row("D", variation=[0.1, 0.24], judge_accuracy=gain),
+        row(
+            "D",
+            variation=[{"cls": 0.1, "id": 0.1, "div": 9.0, "reg": 0.1}, {"cls": 0.24, "id": 0.1, "reg": 0.1}],
+            judge_accuracy=gain,
+        ),
     ]
     found = {(claim["row"], claim["metric"]): claim for claim in judged_claims(rows)}
     assert found["B", "judge_accuracy"]["verdict"] == "seen"
     assert found["B", "overfit_gap"]["verdict"] == "seen"
     assert found["C", "diversity"]["verdict"] == "opposite"
     steadier = found["D", "variation"]
-    assert steadier["measured"] == pytest.approx({"value": -0.45, "low": -0.5, "high": -0.4, "same_sign": True})
+    # Changes of the three terms that both have: -1/2, 0 and -4/5 in one seed, -2/5, 0 and -4/5 in the other.
+    ends = {"value": -0.45, "low": -0.5, "high": -0.4}
+    assert steadier["measured"] == pytest.approx(ends | {"same_sign": True, "p_corrected": None})
     assert (steadier["verdict"], steadier["why"]) == ("seen", "larger than claimed")
     assert (found["A", "judge_accuracy"]["verdict"], found["A", "judge_accuracy"]["why"]) == (None, "not measured")
 
 
 def test_a_claim_is_judged_in_every_mode_that_has_its_row() -> None:
-    gain = {"difference": 0.04, "low": 0.02, "high": 0.06, "same_sign": True, "relative": None}
+    gain = {"difference": 0.04, "low": 0.02, "high": 0.06, "same_sign": True, "p_corrected": 0.01, "relative": None}
     rows = [row("B", judge_accuracy=gain), row("B", judge_accuracy=gain) | {"mode": "one_step"}]
     claim = Claim(row="B", says="", metric="judge_accuracy", of="difference", low=0.03, high=0.05)
     assert [found["mode"] for found in judged_claims(rows, [claim])] == ["rollout", "one_step"]

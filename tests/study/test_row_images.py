@@ -10,7 +10,7 @@ from .conftest import image
 def test_columns_by_hand() -> None:
     records = {1: [image("attack", 5, 0, True)], 0: [image("attack", 5, 1, False), image("attack", 4, 0, True)]}
     found = inversion_images(records)
-    assert found.keys == ((4, 0, 0), (5, 0, 1), (5, 1, 0))
+    assert found.keys == ((4, 0, 0), (5, 0, 0), (5, 1, 0))
     assert found.columns["judge_accuracy"].tolist() == [1, 0, 1]
     assert found.columns["judges.two"].tolist() == [1, 0, 1]
     assert found.columns["overfit_gap"].tolist() == [0, 1, 0]
@@ -28,6 +28,14 @@ def test_a_measure_that_some_images_lack_is_left_out_and_noted() -> None:
     assert notes == ["diversity: measured on 1 of 2 images, so it is left out."]
     broken = inversion_images({0: [image("attack", 0, 0, True, identity_cosine=float("nan"))]})
     assert "identity_cosine" not in broken.columns
+
+
+def test_images_on_the_same_source_meet_whatever_their_rank() -> None:
+    """The target likes source 8 best in one row and source 2 in the other."""
+    one = inversion_images({0: [image("attack", 0, 0, True, source=8), image("attack", 0, 1, False, source=2)]})
+    other = inversion_images({0: [image("attack", 0, 0, False, source=2), image("attack", 0, 1, True, source=8)]})
+    first, second = paired(one, other)
+    assert first.columns["judge_accuracy"].tolist() == second.columns["judge_accuracy"].tolist() == [0, 1]
 
 
 def test_rows_are_paired_on_the_seeds_that_both_have() -> None:

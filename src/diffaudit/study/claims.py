@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any, Literal
 
 Json = dict[str, Any]
@@ -19,7 +20,7 @@ class Claim:
         says: the claim as it circulates.
         metric: the measure it is set beside.
         of: ``difference`` from the baseline, ``relative`` change from it, the row's own ``level``, or ``variation``:
-            the relative change of the terms' coefficient of variation.
+            the relative change of the coefficient of variation of the terms that both rows have.
         low: lower end of the claimed range, a share (0.03 is 3 points or 3 %).
         high: upper end.
         reading: what had to be decided in order to measure it.
@@ -77,21 +78,28 @@ CLAIMS = (
         of="variation",
         low=-0.3,
         high=-0.3,
-        reading="median over the terms of the coefficient of variation; the ends are the seeds' extremes, no interval",
+        reading="change of the coefficient of variation, the median over the terms that both have (the classifier's in "
+        "another form); the ends are the seeds' extremes, no interval",
     ),
 )
 """Every claim that the ablation is set beside; success is read as judge accuracy."""
 
 
 def verdict(
-    low: float | None, high: float | None, claimed: tuple[float, float], *, same_sign: bool = True
+    low: float | None,
+    high: float | None,
+    claimed: tuple[float, float],
+    *,
+    same_sign: bool = True,
+    p_corrected: float | None = None,
 ) -> tuple[Verdict, str]:
     """Return what an interval says of a claimed range, and why in words.
 
     A claim of an effect is *seen* where the interval lies on the claimed side of 0 and reaches the claimed range, with
     the same sign in every seed; *not seen* where it does not reach the range; *opposite* where it lies on the other
-    side of 0; *undecided* where it holds both 0 and a part of the range. A claim whose range holds 0 says that there
-    is no effect: it is *seen* where the interval lies inside the range and *not seen* where it lies outside.
+    side of 0; *undecided* where it holds both 0 and a part of the range. An effect that was tested counts, on either
+    side of 0, with a corrected p-value below 0.05. A claim whose range holds 0 says that there is no effect: it is
+    *seen* where the interval lies inside the range and *not seen* where it lies outside.
 
     >>> verdict(0.01, 0.04, (0.03, 0.05))
     ('seen', '')
@@ -108,7 +116,8 @@ def verdict(
         return ("not seen", "outside the claimed range") if outside else ("undecided", "partly inside the range")
     if end < 0:
         low, high, begin, end = -high, -low, -end, -begin
-    if high < 0:
+    chance = p_corrected is not None and p_corrected >= 0.05
+    if high < 0 and not chance:
         return "opposite", "the effect has the other sign"
     if high < begin:
         return "not seen", "an effect, smaller than claimed" if low > 0 else "no effect as large as claimed"
@@ -116,6 +125,8 @@ def verdict(
         return "undecided", "the interval holds both no effect and the claimed one"
     if not same_sign:
         return "undecided", "the seeds differ in sign"
+    if chance:
+        return "undecided", "no more than chance after correction"
     return "seen", "larger than claimed" if low > end else ""
 
 
@@ -132,7 +143,11 @@ def judged_claims(rows: Sequence[Json], claims: Sequence[Claim] = CLAIMS) -> lis
         for row in measured:
             measure = _measure(claim, row, rows) or {}
             word, why = verdict(
-                measure["low"], measure["high"], (claim.low, claim.high), same_sign=measure["same_sign"]
+                measure["low"],
+                measure["high"],
+                (claim.low, claim.high),
+                same_sign=measure["same_sign"],
+                p_corrected=measure["p_corrected"],
             )
             found.append(asdict(claim) | {"mode": row["mode"], "measured": measure, "verdict": word, "why": why})
     return found
@@ -142,29 +157,43 @@ def _measure(claim: Claim, row: Json, rows: Sequence[Json]) -> Json | None:
     difference = row["versus_baseline"].get(claim.metric)
     match claim.of:
         case "difference" if difference:
-            return _ends(difference, "difference", same_sign=difference["same_sign"])
+            return _ends(difference, "difference", tested=difference)
         case "relative" if difference and difference["relative"]:
-            return _ends(difference["relative"], "value", same_sign=difference["same_sign"])
+            return _ends(difference["relative"], "value", tested=difference)
         case "level" if row["metrics"].get(claim.metric):
-            return _ends(row["metrics"][claim.metric], "value", same_sign=True)
+            return _ends(row["metrics"][claim.metric], "value")
         case "variation":
             return _steadier(row, rows)
         case _:
             return None
 
 
-def _ends(measure: Mapping[str, Any], value: str, *, same_sign: bool) -> Json:
-    return {"value": measure[value], "low": measure["low"], "high": measure["high"], "same_sign": same_sign}
+def _ends(measure: Mapping[str, Any], value: str, *, tested: Mapping[str, Any] | None = None) -> Json:
+    """A measure with its interval, and what was found when its difference from the baseline was tested."""
+    found = {"value": measure[value], "low": measure["low"], "high": measure["high"]}
+    if tested is None:
+        return found | {"same_sign": True, "p_corrected": None}
+    return found | {"same_sign": tested["same_sign"], "p_corrected": tested["p_corrected"]}
 
 
 def _steadier(row: Json, rows: Sequence[Json]) -> Json | None:
-    """The relative change of a row's variation from its baseline's, seed by seed: mean, least and largest."""
+    """How a row's variation differs from its baseline's, seed by seed: mean, least and largest."""
     baseline = next((other for other in rows if other["baseline"] and other["mode"] == row["mode"]), None)
     if baseline is None or not row["stability"] or not baseline["stability"]:
         return None
-    before, after = (dict(zip(one["seeds"], one["stability"]["variation"], strict=True)) for one in (baseline, row))
-    changes = [after[seed] / before[seed] - 1 for seed in after if after[seed] is not None and before.get(seed)]
+    before, after = (dict(zip(one["seeds"], one["stability"]["by_run"], strict=True)) for one in (baseline, row))
+    changes = [
+        change for seed in after if seed in before and (change := _change(before[seed], after[seed])) is not None
+    ]
     if not changes:
         return None
     same = len({change > 0 for change in changes}) == 1
-    return {"value": sum(changes) / len(changes), "low": min(changes), "high": max(changes), "same_sign": same}
+    ends = {"value": sum(changes) / len(changes), "low": min(changes), "high": max(changes)}
+    return ends | {"same_sign": same, "p_corrected": None}
+
+
+def _change(before: Mapping[str, float | None], after: Mapping[str, float | None]) -> float | None:
+    """The median relative change over the terms that both have; None where they share none."""
+    pairs = [(before[name], after[name]) for name in after if before.get(name) and after[name] is not None]
+    ratios = [new / old - 1 for old, new in pairs if old and new is not None]
+    return median(ratios) if ratios else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from diffaudit.records import Record, RunFolder, read_records
@@ -27,9 +28,9 @@ _MEASURES: Measures[Record] = {
 def inversion_images(records: Mapping[int, Sequence[Record]], *, notes: list[str] | None = None) -> RowImages:
     """The images of one row from its records by seed.
 
-    Which candidates a row keeps is its own doing, so an image's number is its rank in its class and seed. The classes,
-    the seeds and the sources drawn from are the same in two rows, and class means, on which differences, intervals and
-    the p-value rest, do not depend on the order inside a class.
+    An image's number is its place in its class and seed by the number of its source, so that rows which keep all that
+    they draw meet image by image on the same source. Where rows keep different candidates they meet by place alone;
+    class means, on which differences, intervals and the p-value rest, do not depend on the order inside a class.
     """
     found = [record for rows in records.values() for record in rows]
     measures = dict(_MEASURES)
@@ -39,7 +40,7 @@ def inversion_images(records: Mapping[int, Sequence[Record]], *, notes: list[str
     for name in dict.fromkeys(name for record in found for name in record.attribute_error or {}):
         measures[f"attribute_error.{name}"] = lambda record, name=name: (record.attribute_error or {}).get(name)  # type: ignore[misc]
     return tabulated(
-        [((record.label, seed, record.sample), record) for seed, rows in records.items() for record in rows],
+        [((label, seed, place), record) for seed, rows in records.items() for label, place, record in _placed(rows)],
         measures,
         shares=(*SHARES, *(f"judges.{name}" for name in judges)),
         notes=notes,
@@ -59,6 +60,14 @@ def inversion_seconds(metrics: Mapping[str, Any], row: str) -> float | None:
         return None
     drawn = 1 + sum(row in metrics["reference"] for row in ("start", "oracle"))  # each row draws as many
     return spent["train"] + spent.get("sample", 0.0) / drawn
+
+
+def _placed(records: Sequence[Record]) -> Iterator[tuple[int, int, Record]]:
+    """Each record with its label and its place among those of its label, by source and then as it stands."""
+    ordered = sorted(records, key=lambda record: (record.label, -1 if record.source is None else record.source))
+    for label, members in groupby(ordered, key=lambda record: record.label):
+        for place, record in enumerate(members):
+            yield label, place, record
 
 
 def _mean(values: Collection[float]) -> float | None:

@@ -90,7 +90,7 @@ def measured_rows(ablation: Ablation, folder: Path, notes: list[str]) -> list[Ta
 
 
 def steadiness(runs: Sequence[Json]) -> Json:
-    """The stability of a row: means over its runs, and ``variation``, each run's median over its terms."""
+    """The stability of a row: means over its runs, and by run its terms' variation and the median of these."""
     if not any(run["steps"] for run in runs):
         return {}
     terms = dict.fromkeys(name for run in runs for name in run["coefficient_of_variation"])
@@ -102,6 +102,7 @@ def steadiness(runs: Sequence[Json]) -> Json:
         "coefficient_of_variation": {
             name: _mean_known([run["coefficient_of_variation"].get(name) for run in runs]) for name in terms
         },
+        "by_run": [dict(run["coefficient_of_variation"]) for run in runs],
         "variation": [float(np.median(found)) if found else None for found in by_run],
         "clipped_steps": _mean_known([run["clipped_steps"] for run in runs]),
         "irregular_steps": _mean_known([run["irregular_steps"] for run in runs]),
