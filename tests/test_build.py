@@ -27,6 +27,7 @@ from diffaudit.models.fingerprints import module_fingerprint
 from diffaudit.models.nearest_mean import NearestMean
 from diffaudit.models.networks import build_network
 from diffaudit.settings import InversionSettings, check_settings
+from diffaudit.settings.base import Section
 from diffaudit.training.populations import private_identities, public_identities
 from diffaudit.weighting import Fixed, Staged
 
@@ -577,3 +578,13 @@ def test_nobody_is_public_and_private(tiny_values: dict[str, Any], album: Path, 
 def test_networks_of_the_card_are_the_networks_built(tiny_world: Path) -> None:
     network, _ = build.models.network_and_size(s.TrainedModel(folder=tiny_world / "judge-two"))
     assert type(network) is type(build_network("depthwise", 3))
+
+
+def test_every_kind_of_term_has_a_name_in_the_logs() -> None:
+    sections = [value for value in vars(importlib.import_module("diffaudit.settings.terms")).values()]
+    kinds = {
+        str(section.model_fields["kind"].default)
+        for section in sections
+        if isinstance(section, type) and issubclass(section, Section) and "kind" in section.model_fields
+    }
+    assert kinds == set(importlib.import_module("diffaudit.build.terms").NAMES)

@@ -191,9 +191,11 @@ def ablate(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", exists=True, file_okay=False, help="A run's folder.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", exists=True, file_okay=False, help="The folder of a run or an ablation.")
+    ],
 ) -> None:
-    """Write a run's report again, from its records."""
+    """Write a run's or an ablation's report again, from its files."""
     from diffaudit.report.html import write_report
 
     typer.echo(write_report(run))

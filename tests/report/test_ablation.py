@@ -13,6 +13,7 @@ from diffaudit.report.ablation import write_ablation_report
 from diffaudit.report.ablation_layout import layout_of
 from diffaudit.report.ablation_tables import ablation_tables, claims, differences, results
 from diffaudit.report.ablation_verdict import Finding, ablation_verdict
+from diffaudit.report.html import write_report
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -176,6 +177,11 @@ def test_findings_by_hand(ablation: dict[str, Any]) -> None:
     assert (better.what, worse.rows) == ("Above the baseline of its mode, in points", (below,))
     assert better.rows == (f"B (rollout) +25.0 [{MINUS}20.0, {MINUS}5.0] p <0.001*",)
     assert unseen == Finding("No difference seen", (f"C (rollout) {MINUS}12.5 [{MINUS}20.0, {MINUS}5.0] p 0.050",))
+
+
+def test_report_knows_an_ablation_by_its_file(ablation: dict[str, Any], tmp_path: Path) -> None:
+    write_json(tmp_path / "ablation.json", ablation | {"rows": ablation["rows"][:1]})
+    assert "Ablation: study" in write_report(tmp_path).read_text(encoding="utf-8")
 
 
 def test_a_folder_without_an_ablation_is_refused(tmp_path: Path) -> None:
