@@ -581,7 +581,7 @@ def test_networks_of_the_card_are_the_networks_built(tiny_world: Path) -> None:
 
 
 def test_every_kind_of_term_has_a_name_in_the_logs() -> None:
-    sections = [value for value in vars(importlib.import_module("diffaudit.settings.terms")).values()]
+    sections = list(vars(importlib.import_module("diffaudit.settings.terms")).values())
     kinds = {
         str(section.model_fields["kind"].default)
         for section in sections
