@@ -49,6 +49,15 @@ def test_drawn_sign_flips_agree_with_all_of_them_and_are_never_zero() -> None:
     assert sign_flip_p([1.0] * 40, resamples=999, generator=generator()) == pytest.approx(2 / 1_000)
 
 
+@pytest.mark.parametrize("classes", [5, 40])
+def test_sign_flips_are_scipys(classes: int) -> None:
+    """Held to a well-kept library, which is slower: an ablation makes thousands of these tests."""
+    differences = generator(5).normal(loc=0.3, size=classes)
+    drawn = {"n_resamples": 2**classes if classes < 14 else 9_999, "batch": 1_000, "rng": generator(1)}
+    expected = stats.permutation_test((differences,), np.mean, permutation_type="samples", vectorized=True, **drawn)
+    assert sign_flip_p(differences, generator=generator(2)) == pytest.approx(float(expected.pvalue), abs=0.012)
+
+
 def test_one_class_shows_nothing() -> None:
     assert sign_flip_p([5.0], generator=generator()) == 1.0
 
