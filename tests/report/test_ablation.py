@@ -76,6 +76,7 @@ def ablation() -> dict[str, Any]:
         "correction": "column",
         "failures": [{"row": "rollout-C", "seed": 1, "error": "RuntimeError: no memory"}],
         "notes": ["two seeds"],
+        "threat_model": {"has": ["the target"], "has_not": ["private pictures"]},
         "settings_hash": "ab" * 32,
         "command": "diffaudit ablate study.yaml",
     }
@@ -145,6 +146,8 @@ def test_a_report_leaves_tables_figures_a_page_and_a_readme(ablation: dict[str, 
             append_lines(tmp_path / "runs" / f"rollout-{name}" / str(seed) / "curves.jsonl", lines)
     page = write_ablation_report(tmp_path).read_text(encoding="utf-8")
     assert "study &lt;1&gt;" in page
+    assert "The attacker has" in page
+    assert "<li>private pictures</li>" in page
     assert "src=" not in page
     assert page.count("<svg") == 4
     figures = {path.name for path in (tmp_path / "figures").iterdir()}

@@ -12,7 +12,7 @@ import numpy as np
 
 from diffaudit.settings import dump_settings
 from diffaudit.study.claims import judged_claims
-from diffaudit.study.measured_rows import TableRow, measured_rows, steadiness
+from diffaudit.study.measured_rows import TableRow, measured_rows, steadiness, threat_model
 from diffaudit.study.metrics import vote_rate
 from diffaudit.study.planned_rows import Ablation
 from diffaudit.study.reference_rows import START_ROWS
@@ -52,6 +52,7 @@ def ablation_table(
         "audit": audit,
         "name": ablation.settings.name,
         "clusters": CLUSTERS[audit],
+        "threat_model": threat_model(ablation, folder),
         "rows": reported,
         "contrasts": contrasts,
         "claims": judged_claims(reported) if audit == "inversion" else [],

@@ -89,6 +89,15 @@ def measured_rows(ablation: Ablation, folder: Path, notes: list[str]) -> list[Ta
     return before + rows + [row for row in references if row.name not in START_ROWS]
 
 
+def threat_model(ablation: Ablation, folder: Path) -> Json:
+    """Who has what, as the first finished run's manifest has it: rows share the audit, and so the sides. Else empty."""
+    for row in ablation.rows:
+        for run in _finished_runs(ablation, folder, row).values():
+            stated: Json = json.loads(run.manifest.read_text(encoding="utf-8")).get("threat_model", {})
+            return stated
+    return {}
+
+
 def steadiness(runs: Sequence[Json]) -> Json:
     """The stability of a row: means over its runs, and by run its terms' variation and the median of these."""
     if not any(run["steps"] for run in runs):
