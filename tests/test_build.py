@@ -345,8 +345,9 @@ def test_fixed_weights_are_those_above_zero() -> None:
 
 
 def test_a_run_in_which_nothing_weighs_anything_is_refused() -> None:
+    stages = [stage("none", 0, weights={})]
     with pytest.raises(InvalidSetting, match="above 0 for at least one group"):
-        build.build_weighting(InversionSettings(weighting=s.FixedWeights(weights={"cls": 0.0})))
+        build.build_weighting(InversionSettings(stages=stages))
 
 
 def test_learned_weights_leave_out_what_has_no_terms_or_is_fixed_at_nothing() -> None:
