@@ -3,6 +3,7 @@
 import importlib
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -19,13 +20,17 @@ from diffaudit import settings as s
 from diffaudit.data.faces import photographs
 from diffaudit.data.rendering import render_faces
 from diffaudit.errors import InvalidSetting, MissingExtra, ThreatModelViolation, UnsafeArchive
+from diffaudit.inversion.attacker import Attacker
 from diffaudit.inversion.embedding import ManifoldEmbedding, MlpEmbedding, TableEmbedding
 from diffaudit.judging.judge import Judge
 from diffaudit.models.attributes import harmonic_light
 from diffaudit.models.bundled import fingerprint
+from diffaudit.models.classifier import Classifier
 from diffaudit.models.fingerprints import module_fingerprint
 from diffaudit.models.nearest_mean import NearestMean
 from diffaudit.models.networks import build_network
+from diffaudit.models.perceptual import PerceptualFeatures
+from diffaudit.objective import Objective
 from diffaudit.settings import InversionSettings, check_settings
 from diffaudit.training.populations import private_identities, public_identities
 from diffaudit.weighting import Fixed, Staged
@@ -336,6 +341,42 @@ def test_the_objective_holds_the_baselines_terms(tiny_settings: InversionSetting
     centres = attacker.pseudo_centres(tiny_settings.embedding.anchor_images)
     found: Tensor = objective.terms["cls_feature"].centres  # type: ignore[assignment]
     torch.testing.assert_close(found[attacker.classes], centres)
+
+
+def objective_of(settings: InversionSettings, attacker: Attacker) -> Objective:
+    anchors = attacker.pseudo_anchors(3)
+    embedding = build.build_embedding(settings.embedding, anchors, attacker.public.embeddings, seed=0)
+    return build.build_objective(settings, attacker, embedding)
+
+
+def test_terms_that_ask_for_more_than_the_models_give_are_refused(tiny_values: dict[str, Any]) -> None:
+    """Before any work, with the reason; the next smaller number, or the logits' own scale, is built."""
+
+    class TwoMaps(nn.Module):
+        def maps(self, images: Tensor) -> list[Tensor]:
+            return [images, images]
+
+    attacker = build.build_attacker(check_settings(tiny_values))
+    blind = Classifier(Small(100), size=64, fingerprint="f", no_features="it is a black box")
+    hidden = replace(attacker, public=replace(attacker.public, features=None), classifier=blind)
+    shallow = replace(attacker, perceptual=PerceptualFeatures(TwoMaps()))  # type: ignore[arg-type]
+    with torch.no_grad():
+        largest = float(attacker.classifier.logits(attacker.public.at(torch.arange(12))).abs().max())
+
+    def terms(group: str, **term: Any) -> InversionSettings:
+        return check_settings(tiny_values | {"terms": {group: [term]}})
+
+    objective_of(terms("cls", kind="top_k", k=99), attacker)
+    with pytest.raises(InvalidSetting, match=r"`terms.cls.k` should be at most 99, .*Found 100"):
+        objective_of(terms("cls", kind="top_k", k=100), attacker)
+    with pytest.raises(InvalidSetting, match=r"`terms.cls` should hold no term `feature` .*Found 'it is a black box'"):
+        objective_of(terms("cls", kind="feature"), hidden)
+    objective_of(terms("cls", kind="angular_margin", logit_scale=1.001 * largest), attacker)
+    with pytest.raises(InvalidSetting, match=r"`terms.cls.logit_scale` should be .* public pictures reach 2"):
+        objective_of(terms("cls", kind="angular_margin", logit_scale=largest / 2), attacker)
+    objective_of(terms("perc", kind="perceptual", form="plain"), shallow)
+    with pytest.raises(InvalidSetting, match=r"`attack.perceptual` should be a network of 3 .*Found '2 maps'"):
+        objective_of(terms("perc", kind="perceptual", form="hierarchical"), shallow)
 
 
 def test_fixed_weights_are_those_above_zero() -> None:

@@ -207,8 +207,8 @@ def test_a_judge_that_is_the_target_is_refused_before_any_work(tiny_values: dict
 def test_what_cannot_be_trained_is_refused_before_the_start_row_is_drawn(
     tiny_values: dict[str, Any], tmp_path: Path
 ) -> None:
-    tiny_values |= {"weighting": {"kind": "uncertainty"}, "terms": {"cls": [{"kind": "top_k"}]}}
-    with pytest.raises(InvalidSetting, match=r"`cls_topk.lower_bound` should be 0"):
+    tiny_values |= {"terms": {"cls": [{"kind": "top_k", "k": 100}]}}
+    with pytest.raises(InvalidSetting, match=r"`terms.cls.k` should be at most 99"):
         run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")
     assert not (RunFolder(tmp_path / "run").checkpoints / "row-start.safetensors").exists()
 
