@@ -192,6 +192,16 @@ def test_a_folder_of_another_run_is_refused(tiny_values: dict[str, Any], tmp_pat
         run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")
 
 
+def test_one_class_has_nobody_elses_photographs(tiny_values: dict[str, Any], tmp_path: Path) -> None:
+    """Under "another's" name its own would be row `upper` once more: the row is left out, and the report says so."""
+    tiny_values |= {"classes": 1}
+    run = RunFolder(run_inversion(check_settings(_with_steps(tiny_values, 1)), tmp_path / "run", command="test"))
+    metrics = json.loads(run.metrics.read_text())
+    assert metrics["reference"].keys() == {"upper", "start", "oracle"}
+    assert [note for note in metrics["notes"] if note.startswith("lower: ")]
+    assert "private pictures show one class" in run.report.read_text()
+
+
 def test_a_folder_of_something_else_is_refused(tiny_settings: InversionSettings, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("do not overwrite")
     with pytest.raises(RunConflict, match="holds no run"):

@@ -181,6 +181,7 @@ def _judge(
     run: InversionRun, attacker: Attacker, judge: Judge, rows: dict[str, Reconstructions]
 ) -> tuple[Json, list[str]]:
     """Writes every row's pictures, and the records of all rows at once; returns the rows as sets, with notes."""
+    notes: list[str] = []
     judged = [
         Judged(name, r.images, r.labels, r.sources, attacker.public.images[r.sources])
         for name, r in sorted(rows.items(), key=lambda item: ROWS.index(item[0]))
@@ -188,7 +189,13 @@ def _judge(
     if run.settings.reference_rows:
         private = judge.private
         judged.append(Judged("upper", private.images, private.labels, None, None))
-        judged.append(Judged("lower", private.images, _someone_else(private.labels), None, None))
+        others = _someone_else(private.labels)
+        if others is None:
+            notes.append(
+                "lower: there is no row of other people's photographs, for the private pictures show one class."
+            )
+        else:
+            judged.append(Judged("lower", private.images, others, None, None))
     save_pictures(run.folder.images / "reference", judge.private.images, judge.private.labels)
     lines, sets = [], {}
     for part in judged:
@@ -200,7 +207,8 @@ def _judge(
         if part.row in rows:
             sets[part.row] = Embedded(embeddings, part.labels)
     write_atomically(run.folder.records, "".join(line + "\n" for line in lines))
-    return _distribution(run, attacker, judge, sets)
+    distribution, missing = _distribution(run, attacker, judge, sets)
+    return distribution, [*notes, *missing]
 
 
 def _distribution(
@@ -224,8 +232,13 @@ def _distribution(
     return found, [*notes, *missing]
 
 
-def _someone_else(labels: Tensor) -> Tensor:
-    """Each picture's label replaced by the next class's: what chance and likeness alone would reach."""
+def _someone_else(labels: Tensor) -> Tensor | None:
+    """Each picture's label replaced by the next class's: what chance and likeness alone would reach.
+
+    None where there are fewer than two classes, for then nobody else is there.
+    """
     classes = labels.unique()
+    if len(classes) < 2:
+        return None
     following = torch.roll(classes, -1)
     return following[torch.searchsorted(classes, labels)]
