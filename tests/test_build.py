@@ -105,12 +105,39 @@ def test_a_program_is_a_classifier(exported: Path) -> None:
     assert classifier.fingerprint == fingerprint(exported)
 
 
-def test_an_object_of_yours_is_a_classifier_in_eval_mode() -> None:
-    given = Small().train()
-    classifier = build.build_classifier(s.GivenModel(size=8), given=given)
-    assert classifier.model is given
-    assert not given.training
-    assert classifier.fingerprint == module_fingerprint(given)
+def traces(model: nn.Module) -> list[Any]:
+    """Of each part: its mode, its hooks, and which of its parameters are trained, with their values and gradients."""
+    return [
+        (
+            part.training,
+            [len(hooks) for name, hooks in vars(part).items() if name.endswith("_hooks") and hooks is not None],
+            [(p.requires_grad, p.tolist(), p.grad) for p in part.parameters(recurse=False)],
+        )
+        for part in model.modules()
+    ]
+
+
+def test_an_object_of_yours_is_a_classifier_in_eval_mode_and_stays_as_it_was() -> None:
+    """Also the second time: a hook left behind by the first would show."""
+    given = nn.Sequential(nn.Dropout(), Small()).train()
+    given[1].head.bias.requires_grad_(False)  # type: ignore[union-attr]
+    before = traces(given)
+    for _ in range(2):
+        classifier = build.build_classifier(s.GivenModel(size=8), given=given)
+        images = torch.rand(2, 3, 8, 8, requires_grad=True)
+        classifier(images).features.sum().backward()  # type: ignore[union-attr]
+        classifier.logits(images).sum().backward()
+        assert not classifier.model.training
+        assert not any(parameter.requires_grad for parameter in classifier.parameters())
+        assert classifier.fingerprint == module_fingerprint(given)
+        assert traces(given) == before
+
+
+def test_an_object_that_cannot_be_copied_is_refused() -> None:
+    given = Small()
+    given.shifted = given.head.weight + 1  # type: ignore[assignment]
+    with pytest.raises(InvalidSetting, match=r"`target` should be a module that `copy.deepcopy` can copy"):
+        build.build_classifier(s.GivenModel(), given=given)
 
 
 def test_an_object_that_nobody_handed_over_is_refused() -> None:
