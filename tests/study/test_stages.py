@@ -75,7 +75,7 @@ def test_all_schemes_together_go_on_to_the_same_bits(tiny_values: dict[str, Any]
     saved = load_checkpoint(run.training)
     assert saved is not None
     groups = {name.split(".")[0] for name in saved.tensors}
-    assert groups == {"embedding", "lora", "projector", "centres", "sigmas", "bank"}
+    assert groups == {"embedding", "lora", "projector", "centres", "sigmas", "bank", "terms"}
 
 
 def test_a_look_says_what_is_in_order(tiny_values: dict[str, Any], tmp_path: Path) -> None:
