@@ -1,5 +1,6 @@
 """Stages of every scheme in the tiny world: all terms are evaluated, and a stopped run goes on to the same bits."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,21 @@ def test_a_look_says_what_is_in_order(tiny_values: dict[str, Any], tmp_path: Pat
     assert {"unit embeddings", "cosines", "term gradients", "conflicts", "weights", "centre travel"} <= lines.keys()
     assert lines["unit embeddings"].passed
     assert lines["cosines"].passed
+
+
+def test_how_far_embeddings_and_centres_came_is_told(tiny_values: dict[str, Any], tmp_path: Path) -> None:
+    """Without centres that learn there is nothing to tell of them; without a step nothing has moved."""
+    tiny_values |= {"schemes": ["B"], "reference_rows": False}
+    metrics = RunFolder(run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")).metrics
+    found = json.loads(metrics.read_text())["travel"]
+    for part, unit in (("embedding", "degrees"), ("centres", "spread of the centres at the start")):
+        assert 0 < found[part]["mean"] <= found[part]["largest"]
+        assert found[part]["unit"] == unit
+    tiny_values |= {"schemes": [], "stages": [tiny_values["stages"][0] | {"steps": 0}]}
+    metrics = RunFolder(run_inversion(check_settings(tiny_values), tmp_path / "still", command="test")).metrics
+    found = json.loads(metrics.read_text())["travel"]
+    assert found["centres"] is None
+    assert found["embedding"]["largest"] == pytest.approx(0, abs=1e-4)
 
 
 def test_a_training_that_breaks_names_the_term_and_keeps_what_it_had(

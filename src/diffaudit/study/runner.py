@@ -25,6 +25,7 @@ from diffaudit.study.metrics import inversion_metrics
 from diffaudit.study.pictures import save_pictures
 from diffaudit.study.run import InversionRun, Watcher, reproducible
 from diffaudit.study.stages import train
+from diffaudit.study.travel import travel
 
 Json = dict[str, Any]
 
@@ -59,7 +60,7 @@ def run_inversion(
             attacker = build.build_attacker(settings, given=target, look=look)
             models = _opened(attacker)
         projector = published_projector(attacker.prior)
-        rows = _attack(run, attacker, projector)
+        rows, moved = _attack(run, attacker, projector)
         with run.timed("judge"):
             run.watch(Event("judge", 0, 0, {}))
             judge = build.build_judge(settings.judging, attacker)
@@ -74,6 +75,7 @@ def run_inversion(
         seconds=seconds,
         clip=settings.optimiser.clip,
         distribution=distribution,
+        travel=moved,
         notes=notes,
         seed=settings.seed,
     )
@@ -100,8 +102,10 @@ def _opened(attacker: Attacker) -> dict[str, str]:
     }
 
 
-def _attack(run: InversionRun, attacker: Attacker, projector: Mapping[str, Tensor]) -> dict[str, Reconstructions]:
-    """The part that may know nothing of judges: start row, training, attack row.
+def _attack(
+    run: InversionRun, attacker: Attacker, projector: Mapping[str, Tensor]
+) -> tuple[dict[str, Reconstructions], Json]:
+    """The part that may know nothing of judges: start row, training, attack row; and how far the training moved.
 
     What is trained is built first, for it may be refused, and the start row is minutes of work.
     """
@@ -121,7 +125,7 @@ def _attack(run: InversionRun, attacker: Attacker, projector: Mapping[str, Tenso
     rows["attack"] = _sampled(run, attacker, final, "attack")
     if settings.sampling.finishing.steps:
         rows["attack-finished"] = _finished(run, attacker, rows["attack"])
-    return rows
+    return rows, travel(state)
 
 
 def _sampled(run: InversionRun, attacker: Attacker, embeddings: Tensor, row: str) -> Reconstructions:
