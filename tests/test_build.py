@@ -125,7 +125,7 @@ def test_an_object_of_yours_is_a_classifier_in_eval_mode_and_stays_as_it_was() -
     for _ in range(2):
         classifier = build.build_classifier(s.GivenModel(size=8), given=given)
         images = torch.rand(2, 3, 8, 8, requires_grad=True)
-        classifier(images).features.sum().backward()  # type: ignore[union-attr]
+        classifier(images).features.sum().backward()
         classifier.logits(images).sum().backward()
         assert not classifier.model.training
         assert not any(parameter.requires_grad for parameter in classifier.parameters())
@@ -135,7 +135,7 @@ def test_an_object_of_yours_is_a_classifier_in_eval_mode_and_stays_as_it_was() -
 
 def test_an_object_that_cannot_be_copied_is_refused() -> None:
     given = Small()
-    given.shifted = given.head.weight + 1  # type: ignore[assignment]
+    given.shifted = given.head.weight + 1
     with pytest.raises(InvalidSetting, match=r"`target` should be a module that `copy.deepcopy` can copy"):
         build.build_classifier(s.GivenModel(), given=given)
 

@@ -94,8 +94,8 @@ def hand_over_ends(terms: Terms, weighting: AnyWeights, stages: Sequence[Stage])
 def hybrid_stages_have_given_weights(terms: Terms, weighting: AnyWeights, stages: Sequence[Stage]) -> str | None:
     """A hybrid stage multiplies losses by a share, and a learned weight divides by what it learns on: the share too.
 
-    At its best value the weight of ``a L`` is ``1 / (2 a L)``, so that the product does not depend on the share ``a``,
-    and at ``a = 0`` it grows up to its bound.
+    At its best value the weight of ``a L`` is ``1 / (2 (a L + delta))``: times ``a``, that is nearly the same for every
+    share until ``a L`` is as small as ``delta``, and at ``a = 0`` the weight itself grows up to ``1 / (2 delta)``.
     """
     if not isinstance(weighting, UncertaintyWeights):
         return None
