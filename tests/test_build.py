@@ -3,6 +3,7 @@
 import importlib
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -19,13 +20,17 @@ from diffaudit import settings as s
 from diffaudit.data.faces import photographs
 from diffaudit.data.rendering import render_faces
 from diffaudit.errors import InvalidSetting, MissingExtra, ThreatModelViolation, UnsafeArchive
+from diffaudit.inversion.attacker import Attacker
 from diffaudit.inversion.embedding import ManifoldEmbedding, MlpEmbedding, TableEmbedding
 from diffaudit.judging.judge import Judge
 from diffaudit.models.attributes import harmonic_light
 from diffaudit.models.bundled import fingerprint
+from diffaudit.models.classifier import Classifier
 from diffaudit.models.fingerprints import module_fingerprint
 from diffaudit.models.nearest_mean import NearestMean
 from diffaudit.models.networks import build_network
+from diffaudit.models.perceptual import PerceptualFeatures
+from diffaudit.objective import Objective
 from diffaudit.settings import InversionSettings, check_settings
 from diffaudit.settings.base import Section
 from diffaudit.training.populations import private_identities, public_identities
@@ -101,12 +106,39 @@ def test_a_program_is_a_classifier(exported: Path) -> None:
     assert classifier.fingerprint == fingerprint(exported)
 
 
-def test_an_object_of_yours_is_a_classifier_in_eval_mode() -> None:
-    given = Small().train()
-    classifier = build.build_classifier(s.GivenModel(size=8), given=given)
-    assert classifier.model is given
-    assert not given.training
-    assert classifier.fingerprint == module_fingerprint(given)
+def traces(model: nn.Module) -> list[Any]:
+    """Of each part: its mode, its hooks, and which of its parameters are trained, with their values and gradients."""
+    return [
+        (
+            part.training,
+            [len(hooks) for name, hooks in vars(part).items() if name.endswith("_hooks") and hooks is not None],
+            [(p.requires_grad, p.tolist(), p.grad) for p in part.parameters(recurse=False)],
+        )
+        for part in model.modules()
+    ]
+
+
+def test_an_object_of_yours_is_a_classifier_in_eval_mode_and_stays_as_it_was() -> None:
+    """Also the second time: a hook left behind by the first would show."""
+    given = nn.Sequential(nn.Dropout(), Small()).train()
+    given[1].head.bias.requires_grad_(False)  # type: ignore[union-attr]
+    before = traces(given)
+    for _ in range(2):
+        classifier = build.build_classifier(s.GivenModel(size=8), given=given)
+        images = torch.rand(2, 3, 8, 8, requires_grad=True)
+        classifier(images).features.sum().backward()
+        classifier.logits(images).sum().backward()
+        assert not classifier.model.training
+        assert not any(parameter.requires_grad for parameter in classifier.parameters())
+        assert classifier.fingerprint == module_fingerprint(given)
+        assert traces(given) == before
+
+
+def test_an_object_that_cannot_be_copied_is_refused() -> None:
+    given = Small()
+    given.shifted = given.head.weight + 1
+    with pytest.raises(InvalidSetting, match=r"`target` should be a module that `copy.deepcopy` can copy"):
+        build.build_classifier(s.GivenModel(), given=given)
 
 
 def test_an_object_that_nobody_handed_over_is_refused() -> None:
@@ -339,6 +371,42 @@ def test_the_objective_holds_the_baselines_terms(tiny_settings: InversionSetting
     torch.testing.assert_close(found[attacker.classes], centres)
 
 
+def objective_of(settings: InversionSettings, attacker: Attacker) -> Objective:
+    anchors = attacker.pseudo_anchors(3)
+    embedding = build.build_embedding(settings.embedding, anchors, attacker.public.embeddings, seed=0)
+    return build.build_objective(settings, attacker, embedding)
+
+
+def test_terms_that_ask_for_more_than_the_models_give_are_refused(tiny_values: dict[str, Any]) -> None:
+    """Before any work, with the reason; the next smaller number, or the logits' own scale, is built."""
+
+    class TwoMaps(nn.Module):
+        def maps(self, images: Tensor) -> list[Tensor]:
+            return [images, images]
+
+    attacker = build.build_attacker(check_settings(tiny_values))
+    blind = Classifier(Small(100), size=64, fingerprint="f", no_features="it is a black box")
+    hidden = replace(attacker, public=replace(attacker.public, features=None), classifier=blind)
+    shallow = replace(attacker, perceptual=PerceptualFeatures(TwoMaps()))  # type: ignore[arg-type]
+    with torch.no_grad():
+        largest = float(attacker.classifier.logits(attacker.public.at(torch.arange(12))).abs().max())
+
+    def terms(group: str, **term: Any) -> InversionSettings:
+        return check_settings(tiny_values | {"terms": {group: [term]}})
+
+    objective_of(terms("cls", kind="top_k", k=99), attacker)
+    with pytest.raises(InvalidSetting, match=r"`terms.cls.k` should be at most 99, .*Found 100"):
+        objective_of(terms("cls", kind="top_k", k=100), attacker)
+    with pytest.raises(InvalidSetting, match=r"`terms.cls` should hold no term `feature` .*Found 'it is a black box'"):
+        objective_of(terms("cls", kind="feature"), hidden)
+    objective_of(terms("cls", kind="angular_margin", logit_scale=1.001 * largest), attacker)
+    with pytest.raises(InvalidSetting, match=r"`terms.cls.logit_scale` should be .* public pictures reach 2"):
+        objective_of(terms("cls", kind="angular_margin", logit_scale=largest / 2), attacker)
+    objective_of(terms("perc", kind="perceptual", form="plain"), shallow)
+    with pytest.raises(InvalidSetting, match=r"`attack.perceptual` should be a network of 3 .*Found '2 maps'"):
+        objective_of(terms("perc", kind="perceptual", form="hierarchical"), shallow)
+
+
 def test_fixed_weights_are_those_above_zero() -> None:
     weighting = build.build_weighting(InversionSettings(weighting=s.FixedWeights(weights={"cls": 2.0, "id": 0.0})))
     assert isinstance(weighting, Fixed)
@@ -346,8 +414,9 @@ def test_fixed_weights_are_those_above_zero() -> None:
 
 
 def test_a_run_in_which_nothing_weighs_anything_is_refused() -> None:
+    stages = [stage("none", 0, weights={})]
     with pytest.raises(InvalidSetting, match="above 0 for at least one group"):
-        build.build_weighting(InversionSettings(weighting=s.FixedWeights(weights={"cls": 0.0})))
+        build.build_weighting(InversionSettings(stages=stages))
 
 
 def test_learned_weights_leave_out_what_has_no_terms_or_is_fixed_at_nothing() -> None:

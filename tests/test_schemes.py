@@ -111,6 +111,48 @@ def test_what_equals_the_scheme_does_not_override_it() -> None:
     assert check_settings({"schemes": ["A"], "terms": given}) == check_settings({"schemes": ["A"]})
 
 
+def weighing(*stages: dict[str, float], steps: int = 1) -> list[dict[str, Any]]:
+    more = {"trains": ["embedding"], "rate": 0.1, "steps": steps}
+    return [{"name": f"stage {number}", "weights": weights, **more} for number, weights in enumerate(stages)]
+
+
+def test_schemes_of_groups_that_weigh_nothing_are_refused_with_these_groups() -> None:
+    """No term of them would be built: the run would silently be the one without the letters."""
+    stages = weighing({"prior": 0.0, "cls": 0.3, "id": 1.0}, {"id": 1.0})
+    with pytest.raises(SettingsError) as refused:
+        check_settings({"schemes": ["A", "B", "C"], "stages": stages})
+    assert refused.value.faults == [
+        "`schemes` should name none whose groups all have the weight 0 in every stage, where it changes nothing. Found "
+        "A, with prior; C, with perc. Give them a weight, or leave out the letter."
+    ]
+    fixed = {"kind": "fixed", "weights": {"prior": 1.0, "cls": 1.0, "id": 1.0}}
+    with pytest.raises(SettingsError, match="Found C, with perc"):
+        check_settings({"schemes": ["A", "B", "C"], "weighting": fixed})
+    with pytest.raises(SettingsError, match="Found A, with prior"):
+        check_settings({"schemes": ["A", "D"], "weighting": {"kind": "uncertainty", "fixed": {"prior": 0.0}}})
+
+
+def test_schemes_of_which_something_weighs_are_heard() -> None:
+    """One group of two, one stage of two, a weight that is learned; where no step is taken, nothing is asked."""
+    for schemes, stages in (
+        (["B"], weighing({"id": 1.0})),
+        (["A"], weighing({"id": 1.0}, {"prior": 0.1})),
+        (["C", "D"], weighing({})),
+        (["A"], weighing({"id": 1.0}, steps=0)),
+    ):
+        assert check_settings({"schemes": schemes, "stages": stages}).schemes == schemes
+
+
+def test_a_scheme_is_in_vain_if_what_is_not_overridden_weighs_nothing() -> None:
+    values = {"schemes": ["B"], "stages": weighing({"cls": 1.0}), "terms": {"cls": [{"kind": "top_k"}]}}
+    with pytest.raises(SettingsError, match="Found B, with id"):
+        check_settings(values)
+    with pytest.raises(SettingsError, match="Found A, with prior"):
+        check_settings(
+            {"schemes": ["A"], "stages": [*weighing({"prior": 1.0}, steps=0), *weighing({}, {"id": 1.0})[1:]]}
+        )
+
+
 def sequences(*letters: str) -> list[Any]:
     return [letters, set(letters), dict.fromkeys(letters).keys(), iter(letters), deque(letters)]
 

@@ -8,6 +8,7 @@ import yaml
 
 from diffaudit.quick import trial
 from diffaudit.settings import (
+    GROUPS,
     FixedWeights,
     InversionSettings,
     SettingsError,
@@ -17,6 +18,7 @@ from diffaudit.settings import (
     load_settings,
 )
 
+BOUNDED = {"cls": [{"kind": "top_k", "bounded": True}]}
 STAGE = {"name": "one", "trains": ["lora"], "steps": 3, "rate": 0.1, "weights": {"cls": 1.0}}
 FOLDERS = {"kind": "folders", "folders": ["a", "b"]}
 
@@ -71,6 +73,10 @@ def file_faults(path: Path, text: str | bytes) -> list[str]:
         (
             {"terms": {"cls": [{"kind": "cosine"}]}},
             "`terms.cls.0.kind` should be one of 'top_k', 'feature', 'logit_margin', 'angular_margin'. Found 'cosine'.",
+        ),
+        (
+            {"terms": {"cls": [{"kind": "angular_margin"}]}},
+            "`terms.cls.0.logit_scale` should be given. Found nothing.",
         ),
         (
             {"terms": {"id": [{"kind": "identity"}, {"kind": "identity"}]}},
@@ -146,6 +152,80 @@ def test_a_rule_and_its_message(values: dict[str, Any], fault: str) -> None:
     assert faults_of(values) == [fault]
 
 
+LEARNED: dict[str, Any] = {"weighting": {"kind": "uncertainty"}, "terms": BOUNDED}
+TWO = {**STAGE, "name": "two", "steps": 9}
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        (
+            {"stages": [{**STAGE, "trains": ["lora", "lora"]}]},
+            "`stages.0.trains` should name each part once. Found lora, lora.",
+        ),
+        (
+            {"weighting": {"kind": "uncertainty"}},
+            "`terms.cls.0.bounded` should be true where the weight of `cls` is learned: a weight that learns on a loss "
+            "which may be negative grows without end. Found False. Set it, which takes the softplus, or give `cls` a "
+            "weight in `weighting.fixed`.",
+        ),
+        (
+            {"weighting": {"kind": "staged", "handover": 4}, "stages": [STAGE, TWO]},
+            "`weighting.handover` should be at most the steps of every stage but the last, so that each hand-over ends "
+            "before the next. Found 4, and 3 steps in one.",
+        ),
+        (
+            {**LEARNED, "weighting": {"kind": "uncertainty", "fixed": {"prior": 1.0}, "initial": {"prior": 2.0}}},
+            "`weighting.initial` should name groups whose weight is learned: cls, id, perc. Found prior. A group with "
+            "a weight in `fixed`, one without terms and `reg` learn none.",
+        ),
+        (
+            {**LEARNED, "weighting": {"kind": "uncertainty", "fixed": dict.fromkeys(GROUPS, 1.0)}},
+            "`weighting.fixed` should leave at least one group with terms whose weight is learned. Found prior, cls, "
+            "id, perc, reg.",
+        ),
+        (
+            {"weighting": {"kind": "fixed", "weights": {"cls": 0.0}}},
+            "`weighting.weights` should be above 0 for at least one group. Found {'cls': 0.0}.",
+        ),
+        (
+            {"terms": {"cls": []}, "stages": [STAGE]},
+            "`terms.cls` should hold a term where `cls` has a weight above 0. Found []. Give the weight 0.",
+        ),
+        (
+            {**LEARNED, "stages": [STAGE, {**TWO, "condition": "hybrid"}]},
+            "`stages.1.condition` should be 'label' or 'image' where weights are learned: they would undo the share by "
+            "which a hybrid stage multiplies the losses that seek the class. Found 'hybrid'. Take another condition, "
+            "or the weighting `staged`.",
+        ),
+        (
+            {"stages": [STAGE, {**TWO, "trains": ["projector"], "weights": {"reg": 0.1, "cls": 0.0}}]},
+            "`stages` should weigh another group than `reg` where they train `projector` alone: the regulariser does "
+            "not depend on it, so nothing would train. Found `reg` alone in two.",
+        ),
+    ],
+)
+def test_terms_weights_and_stages_fit(values: dict[str, Any], fault: str) -> None:
+    assert faults_of(values) == [fault]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"weighting": {"kind": "uncertainty", "fixed": {"cls": 0.3}}},  # what does not learn may be negative
+        {**LEARNED, "terms": {**BOUNDED, "reg": []}},  # the default's weight of `reg` asks for no term
+        {**LEARNED, "stages": [{**STAGE, "condition": "hybrid", "steps": 0}]},
+        {"stages": [{**STAGE, "condition": "hybrid"}]},
+        {"weighting": {"kind": "staged", "handover": 3}, "stages": [STAGE, {**TWO, "steps": 1}]},
+        {"weighting": {"kind": "staged", "handover": 4}, "stages": [{**STAGE, "steps": 0}, TWO]},
+        {"stages": [{**STAGE, "trains": ["projector", "embedding"], "weights": {"reg": 0.1}}]},
+        {"stages": [{**STAGE, "trains": ["projector"], "weights": {"reg": 0.1, "prior": 0.1}}]},
+    ],
+)
+def test_neighbours_of_what_is_refused_are_fine(values: dict[str, Any]) -> None:
+    check_settings(values)
+
+
 @pytest.mark.parametrize("classes", ["some", 0, -2, [], [-1], [1, "x"], None, True, {"a": 1}, 1.5])
 def test_classes_are_one_fault_however_many_forms_there_are(classes: object) -> None:
     (fault,) = faults_of({"classes": classes})
@@ -164,7 +244,7 @@ def test_classes_are_named_once() -> None:
     [
         {"stages": [{**STAGE, "steps": 0, "weights": {}}]},
         {"weighting": {"kind": "fixed"}, "stages": [{**STAGE, "weights": {}}]},
-        {"weighting": {"kind": "uncertainty"}, "stages": [{**STAGE, "weights": {}}]},
+        {"weighting": {"kind": "uncertainty"}, "terms": BOUNDED, "stages": [{**STAGE, "weights": {}}]},
         {"stages": [{**STAGE, "trains": ["embedding"], "condition": "image", "steps": 0}]},
         {"stages": [{**STAGE, "trains": ["embedding", "lora"], "condition": "image"}]},
     ],

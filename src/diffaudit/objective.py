@@ -106,7 +106,10 @@ class Objective(nn.Module):
         self._places = {entry.name: (entry.group, entry.factor) for entry in entries}
 
     def forward(self, candidate: Candidate, step: int, shares: Mapping[str, float] | None = None) -> Scored:
-        """The value of ``candidate`` at ``step``; ``shares`` multiply groups by name before the weighting sees them."""
+        """The value of ``candidate`` at ``step``; ``shares`` multiply groups by name before the weighting sees them.
+
+        A weight that is learned on its loss undoes a share of it: settings refuse the two together.
+        """
         weights = self.weighting.weights(step)
         groups: dict[str, Tensor] = {}
         terms: dict[str, Tensor] = {}

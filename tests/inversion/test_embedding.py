@@ -61,7 +61,15 @@ def test_travel_is_an_angle_in_degrees() -> None:
     embedding = TableEmbedding(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
     with torch.no_grad():
         embedding.table.copy_(torch.tensor([[0.0, 2.0], [3.0, 3.0], [0.0, -1.0]]))
-    torch.testing.assert_close(embedding.travel(), torch.tensor([90.0, 45.0, 180.0]), rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(embedding.travel(), torch.tensor([90.0, 45.0, 180.0]))
+
+
+def test_travel_tells_small_angles() -> None:
+    """A ten-thousandth of a radian, whose cosine is 1 in float32."""
+    embedding = TableEmbedding(torch.tensor([[1.0, 0.0]]))
+    with torch.no_grad():
+        embedding.table[0, 1] = 1e-4
+    torch.testing.assert_close(embedding.travel(), torch.rad2deg(torch.tensor([1e-4])))
 
 
 def test_the_gradient_reaches_the_rows_asked_for_alone() -> None:

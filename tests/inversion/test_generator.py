@@ -306,3 +306,6 @@ def test_embeddings_of_another_size_are_refused(prior: DiffusionPrior, gaussian_
     check_embedding_fits(prior, TableEmbedding(torch.eye(6)))
     with pytest.raises(InvalidSetting, match=r"takes \(1\)\. Found 6"):
         check_embedding_fits(gaussian_prior, TableEmbedding(torch.eye(6)))
+    prior.projector = None
+    with pytest.raises(InvalidSetting, match=r"`attack.prior` should have an identity projector.*`diffaudit train pr"):
+        check_embedding_fits(prior, TableEmbedding(torch.eye(6)))

@@ -47,6 +47,13 @@ def test_a_class_gets_the_same_pictures_whatever_other_classes_are_there(
     assert same(together, alone, together.labels == attacker.classes[2])
 
 
+def test_pictures_depend_on_the_number_of_candidates_too(attacker: Attacker, embeddings: Tensor) -> None:
+    """Rows of other numbers of candidates are not paired picture by picture."""
+    few = reconstructions(attacker, embeddings)
+    more = reconstructions(attacker, embeddings, candidates=CANDIDATES + 1, keep=CANDIDATES + 1)
+    assert not any((image == more.images).flatten(1).all(1).any() for image in few.images)
+
+
 def test_sources_are_shared_by_rows_of_other_embeddings(attacker: Attacker, embeddings: Tensor) -> None:
     one, other = reconstructions(attacker, embeddings), reconstructions(attacker, embeddings.flip(1))
     for label in attacker.classes:

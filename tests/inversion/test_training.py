@@ -1,5 +1,6 @@
 """The training loop: what a step draws, what it moves, and that it starts again where it was stopped."""
 
+import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from diffaudit.inversion.state import TrainingState, stage_optimiser
 from diffaudit.inversion.training import StepReport, train_stage
 from diffaudit.models.prior import DiffusionPrior
 from diffaudit.objective import Entry, Objective
+from diffaudit.study.checkpoints import Checkpoint
 from diffaudit.terms import Diversity, IdentityCosine, LearnedCentre, PriorNoise
 from diffaudit.terms.base import Term
 from diffaudit.weighting import Fixed, JacobianDescent, Uncertainty
@@ -429,11 +431,89 @@ class Breaking(Term):
         return nothing.sqrt() if self.gradient else nothing * math.nan
 
 
+class Level(Term):
+    """The squared distance of the image's mean from a level that learns, with a count of the batches seen."""
+
+    lower_bound = 0.0
+    seen: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.tensor(0.2))
+        self.kept = nn.Parameter(torch.tensor(3.0), requires_grad=False)
+        self.register_buffer("seen", torch.zeros((), dtype=torch.long))
+        self.register_buffer("scratch", torch.zeros(()), persistent=False)
+
+    def forward(self, candidate: Candidate) -> Tensor:
+        self.seen += 1
+        return (candidate.image.mean((1, 2, 3)) - self.level).square()
+
+
+def levelled(attacker: Attacker) -> TrainingState:
+    entries = [
+        Entry(name="id", group="id", term=IdentityCosine()),
+        Entry(name="level", group="perc", term=Level()),
+        Entry(name="cls_feature", group="cls", term=LearnedCentre(torch.eye(8, 768))),
+    ]
+    return started(attacker, Objective(entries, Fixed({"id": 1.0, "perc": 1.0, "cls": 1.0})))
+
+
+def test_parameters_of_terms_learn_at_a_tenth_of_the_rate(attacker: Attacker) -> None:
+    """Centres under their own name, any other beside them; frozen ones not at all."""
+    state = levelled(attacker)
+    groups = stage_optimiser(state, EMBED).param_groups
+    term = state.objective.terms["level"]
+    (centres,) = state.slow_groups()["centres"].values()
+    assert [len(group["params"]) for group in groups] == [1, 1, 1]
+    assert [group["base_rate"] for group in groups] == pytest.approx([0.05, 0.005, 0.005])
+    assert groups[1]["params"][0] is centres
+    assert groups[2]["params"][0] is term.level
+    assert all(group["weight_decay"] == 0 for group in groups[1:])
+    before = centres.detach().clone()
+    train_stage(state, EMBED, ROLLOUT, stage_optimiser(state, EMBED), state.embedding, seed=0)
+    assert term.level != 0.2
+    assert term.kept == 3
+    assert not torch.equal(centres, before)
+
+
+def test_what_terms_learn_and_remember_is_restored_to_the_same_bits(attacker: Attacker) -> None:
+    """A state that was saved after two of four steps and taken back by another ends like one that went through."""
+    whole, cut, resumed = (levelled(attacker) for _ in range(3))
+    train_stage(whole, EMBED, ROLLOUT, stage_optimiser(whole, EMBED), whole.embedding, seed=0)
+    saved: dict[str, Tensor] = {}
+    moments: dict[int, dict[str, Tensor]] = {}
+
+    def save(report: StepReport, optimiser: torch.optim.Optimizer) -> None:
+        if report.step == 1:
+            saved.update({name: value.clone() for name, value in cut.tensors().items()})
+            moments.update(copy.deepcopy(optimiser.state_dict()["state"]))
+
+    train_stage(cut, EMBED, ROLLOUT, stage_optimiser(cut, EMBED), cut.embedding, seed=0, on_step=save)
+    assert saved["terms.level.seen"] == 2
+    assert {name for name in saved if name.startswith("terms.level")} == {"terms.level.level", "terms.level.seen"}
+    resumed.restore(saved)
+    optimiser = stage_optimiser(resumed, EMBED)
+    Checkpoint(2, saved, moments).restore(optimiser)
+    train_stage(resumed, EMBED, ROLLOUT, optimiser, resumed.embedding, seed=0, begin=2)
+    ends = whole.tensors()
+    assert ends["terms.level.seen"] == 4
+    assert ends.keys() == resumed.tensors().keys()
+    assert all(torch.equal(value, ends[name]) for name, value in resumed.tensors().items())
+
+
+def test_a_checkpoint_without_buffers_of_terms_is_taken_back_too(attacker: Attacker) -> None:
+    saved = {name: value for name, value in levelled(attacker).tensors().items() if name != "terms.level.seen"}
+    state = levelled(attacker)
+    state.restore(saved)
+    assert state.tensors()["terms.level.seen"] == 0
+
+
 @pytest.mark.parametrize("gradient", [False, True])
 def test_a_step_that_breaks_off_leaves_no_trace(attacker: Attacker, gradient: bool) -> None:
     """The term that is finite has a running scale, which counts the step before the other one is seen to break."""
     entries = [
         Entry(name="id", group="id", term=IdentityCosine(), scale="ema"),
+        Entry(name="level", group="id", term=Level()),
         Entry(name="perc", group="perc", term=Breaking(2, gradient=gradient)),
     ]
     state = started(attacker, Objective(entries, Fixed({"id": 1.0, "perc": 1.0})))
@@ -444,7 +524,7 @@ def test_a_step_that_breaks_off_leaves_no_trace(attacker: Attacker, gradient: bo
 
     with pytest.raises(NotFinite, match="step 2"):
         train_stage(state, EMBED, ROLLOUT, stage_optimiser(state, EMBED), state.embedding, seed=0, on_step=keep)
-    assert kept[1]["scales.id.count"] == 2
+    assert kept[1]["scales.id.count"] == kept[1]["terms.level.seen"] == 2
     assert all(torch.equal(value, kept[1][name]) for name, value in state.tensors().items())
 
 

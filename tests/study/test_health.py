@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from diffaudit.records import HealthPoint
-from diffaudit.study.health import HealthLine, health_lines, light_groups, normalised_weights, sigma_drift
+from diffaudit.study.health import HealthLine, health_lines, light_groups, long_enough, normalised_weights, sigma_drift
 
 POINT = HealthPoint(
     stage="embed",
@@ -111,18 +111,22 @@ def test_shares_of_the_weights() -> None:
 @pytest.mark.parametrize(
     ("weights", "every", "expected"),
     [
-        ([0.04] * 11, 10, ["id"]),
-        ([0.04] * 10, 10, []),
-        ([0.04] * 5 + [0.06] + [0.04] * 10, 10, []),
-        ([0.04] * 5 + [0.06] + [0.04] * 11, 10, ["id"]),
-        ([0.04] * 11 + [0.5], 10, ["id"]),
-        ([0.0] * 20, 10, []),
-        ([0.04] * 3, 50, ["id"]),
+        ([0.5] * 10 + [0.04] * 11, 10, ["id"]),
+        ([0.5] * 11 + [0.04] * 10, 10, []),
+        ([0.04] * 5 + [0.06] + [0.04] * 10 + [0.5] * 9, 10, []),
+        ([0.04] * 5 + [0.06] + [0.04] * 11 + [0.5] * 9, 10, ["id"]),
+        ([0.04] * 11 + [0.5] * 10, 10, ["id"]),
+        ([0.0] * 30, 10, []),
+        ([0.04] * 3 + [0.5] * 2, 50, ["id"]),
+        ([0.04] * 3 + [0.5] * 2, 8, ["id"]),  # 32 steps between the looks: 16 are long
+        ([0.04] * 2 + [0.5] * 3, 8, []),
+        ([0.04, 0.04], 8, ["id"]),
     ],
 )
 def test_a_weight_that_stays_light(weights: list[float], every: int, expected: list[str]) -> None:
+    """For 100 steps, or for half of them where the looks span less than 200."""
     points = points_with(*[{"weights": {"cls": 1 - weight, "id": weight}} for weight in weights], every=every)
-    assert light_groups(points) == expected
+    assert light_groups(points, steps=min(100, (len(weights) - 1) * every // 2)) == expected
     line = line_of("weights", points)
     assert line.passed == (not expected)
     assert ("Rescale their terms" in line.advice) == bool(expected)
@@ -130,8 +134,8 @@ def test_a_weight_that_stays_light(weights: list[float], every: int, expected: l
 
 def test_a_regulariser_weighs_little_by_design() -> None:
     points = points_with(*[{"weights": {"cls": 1.0, "reg": 0.01}}] * 20)
-    assert light_groups(points) == []
-    assert light_groups(points, exempt=()) == ["reg"]
+    assert light_groups(points, steps=100) == []
+    assert light_groups(points, steps=100, exempt=()) == ["reg"]
 
 
 def sigmas(*values: float, **more: float) -> list[HealthPoint]:
@@ -142,11 +146,28 @@ def sigmas(*values: float, **more: float) -> list[HealthPoint]:
     return points_with(*changes, every=50)
 
 
-def test_drift_is_from_the_first_look_to_step_100() -> None:
-    assert sigma_drift(sigmas(0.5, 0.7, -0.25, 3.0)) == {"cls": -0.75}
-    assert sigma_drift(sigmas(0.5, 0.7)) == {}
-    assert sigma_drift([]) == {}
-    assert line_of("sigma drift", sigmas(0.5, 0.7, -0.25)).detail == "log sigma^2 by step 100: cls -0.75"
+def test_drift_is_from_the_first_look_to_step_100_or_to_the_middle() -> None:
+    assert sigma_drift(sigmas(0.5, 0.7, -0.25, 3.0), steps=100) == {"cls": -0.75}
+    assert sigma_drift(sigmas(0.5, 0.7), steps=100) == {}
+    assert sigma_drift([], steps=100) == {}
+    long = sigmas(0.5, 0.7, -0.25, 3.0, 3.0)
+    assert line_of("sigma drift", long).detail == "log sigma^2 after 100 steps: cls -0.75"
+    assert line_of("sigma drift", sigmas(0.5, 0.7, -0.25)).detail == "log sigma^2 after 50 steps: cls +0.20"
+
+
+@pytest.mark.parametrize(
+    ("looks", "every", "expected"),
+    [(0, 8, None), (1, 8, None), (2, 1, 1), (5, 8, 16), (4, 50, 75), (5, 50, 100), (21, 50, 100)],
+)
+def test_long_is_100_steps_or_half_of_those_between_the_looks(looks: int, every: int, expected: int | None) -> None:
+    assert long_enough(points_with(*[{}] * looks, every=every)) == expected
+
+
+@pytest.mark.parametrize("name", ["weights", "sigma drift"])
+def test_a_single_look_has_nothing_to_compare(name: str) -> None:
+    line = line_of(name, sigmas(0.5))
+    assert line.passed is None
+    assert line.detail == "nothing to compare: a single look"
 
 
 def test_a_sigma_that_does_not_move_is_not_in_the_optimiser() -> None:

@@ -194,6 +194,11 @@ def test_seconds_and_stability_are_handed_through() -> None:
     assert found["stability"]["steps"] == 0
 
 
+def test_travel_is_handed_through() -> None:
+    assert metrics(ATTACK)["travel"] is None
+    assert metrics(ATTACK, travel={"centres": None})["travel"] == {"centres": None}
+
+
 def test_refuses_records_without_an_attack_and_doubles() -> None:
     with pytest.raises(InvalidSetting, match="'attack'"):
         metrics(START)

@@ -237,6 +237,16 @@ def test_too_few_private_people_are_told_before_the_attack(tiny_values: dict[str
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+def test_one_class_has_nobody_elses_photographs(tiny_values: dict[str, Any], tmp_path: Path) -> None:
+    """Under "another's" name its own would be row `upper` once more: the row is left out, and the report says so."""
+    tiny_values |= {"classes": 1}
+    run = RunFolder(run_inversion(check_settings(_with_steps(tiny_values, 1)), tmp_path / "run", command="test"))
+    metrics = json.loads(run.metrics.read_text())
+    assert metrics["reference"].keys() == {"upper", "start", "oracle"}
+    assert [note for note in metrics["notes"] if note.startswith("lower: ")]
+    assert "private pictures show one class" in run.report.read_text()
+
+
 def test_a_folder_of_something_else_is_refused(tiny_settings: InversionSettings, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("do not overwrite")
     with pytest.raises(RunConflict, match="holds no run"):
@@ -252,8 +262,8 @@ def test_a_judge_that_is_the_target_is_refused_before_any_work(tiny_values: dict
 def test_what_cannot_be_trained_is_refused_before_the_start_row_is_drawn(
     tiny_values: dict[str, Any], tmp_path: Path
 ) -> None:
-    tiny_values |= {"weighting": {"kind": "uncertainty"}, "terms": {"cls": [{"kind": "top_k"}]}}
-    with pytest.raises(InvalidSetting, match=r"`cls_topk.lower_bound` should be 0"):
+    tiny_values |= {"terms": {"cls": [{"kind": "top_k", "k": 100}]}}
+    with pytest.raises(InvalidSetting, match=r"`terms.cls.k` should be at most 99"):
         run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")
     assert not (RunFolder(tmp_path / "run").checkpoints / "row-start.safetensors").exists()
 

@@ -107,6 +107,19 @@ def test_what_is_learned_is_the_batchs_mean() -> None:
     assert weighting.logged()["cls"] == pytest.approx(math.log(2), abs=1e-4)
 
 
+def test_a_share_of_a_loss_is_undone_by_the_weight_that_learns_on_it() -> None:
+    """A tenth of a loss of 2 pulls 0.2 / 0.244 = 82 % as much: with s = log(a L + delta) the slope is a e^{-s} / 2."""
+    slopes = []
+    for share in (1.0, 0.1):
+        loss = torch.tensor([2.0], requires_grad=True)
+        best = torch.tensor(share * 2.0 + 0.05).log()
+        uncertainty_loss({"cls": share * loss}, {"cls": best}).sum().backward()
+        assert loss.grad is not None
+        slopes.append(loss.grad.item())
+    assert slopes == pytest.approx([1 / 4.1, 0.1 / 0.5])
+    assert slopes[1] / slopes[0] == pytest.approx(0.82)
+
+
 def test_at_its_minimum_it_is_a_geometric_mean() -> None:
     losses = {"cls": torch.tensor([2.0]), "id": torch.tensor([0.3])}
     value = trained(Uncertainty(losses), losses)(losses, 0)

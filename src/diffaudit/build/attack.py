@@ -60,17 +60,7 @@ def used_groups(settings: s.InversionSettings) -> tuple[s.Group, ...]:
     Raises:
         InvalidSetting: nothing weighs anything in stages that train.
     """
-    match settings.weighting:
-        case s.FixedWeights(weights=weights):
-            given = [weights]
-        case s.UncertaintyWeights(fixed=fixed):
-            # The regulariser's weight is never learned: without a fixed one it is left out.
-            weights = dict.fromkeys(s.GROUPS, 1.0) | {"reg": 0.0} | fixed
-            given = [{group: weight for group, weight in weights.items() if getattr(settings.terms, group)}]
-        case s.StagedWeights() | s.AggregatedWeights():
-            given = [stage.weights for stage in settings.stages]
-        case _:
-            assert_never(settings.weighting)
+    given = s.weights_by_stage(settings.weighting, settings.terms, settings.stages)
     used = tuple(group for group in s.GROUPS if any(weights.get(group, 0.0) > 0 for weights in given))
     if not used:
         raise InvalidSetting("weights", "be above 0 for at least one group of terms", given)

@@ -1,5 +1,6 @@
 """Settings to models: classifiers, encoders, priors, estimators."""
 
+import copy
 from pathlib import Path
 from typing import assert_never
 
@@ -23,7 +24,14 @@ from diffaudit.models.prior import DiffusionPrior
 
 
 def build_classifier(setting: s.ClassifierModel, *, given: nn.Module | None = None) -> Classifier:
-    """The classifier of a settings section; ``given`` is the Python object that kind `given` stands for."""
+    """The classifier of a settings section; ``given`` is the Python object that kind `given` stands for.
+
+    A copy of ``given`` is frozen and hooked, so that the caller's own module stays as it was. It costs the memory of
+    its parameters and buffers once more.
+
+    Raises:
+        InvalidSetting: ``given`` is missing, or cannot be copied; what its kind refuses.
+    """
     match setting:
         case s.BundledModel() | s.TrainedModel():
             folder = _folder(setting)
@@ -42,7 +50,7 @@ def build_classifier(setting: s.ClassifierModel, *, given: nn.Module | None = No
         case s.GivenModel():
             if given is None:
                 raise InvalidSetting("target", "be handed over as a Python object where its kind is `given`", None)
-            return Classifier(given.eval(), size=setting.size, fingerprint=module_fingerprint(given))
+            return Classifier(_copy(given).eval(), size=setting.size, fingerprint=module_fingerprint(given))
         case _:
             assert_never(setting)
 
@@ -101,6 +109,16 @@ def network_and_size(setting: s.NetworkModel) -> tuple[Network, int | None]:
         raise InvalidSetting("kind", "be `bundled` or `trained` where feature maps are needed", setting.kind)
     network, card = load_network(_folder(setting))
     return network, card["size"]
+
+
+def _copy(given: nn.Module) -> nn.Module:
+    """The module once more, with the same weights, flags and hooks."""
+    try:
+        return copy.deepcopy(given)
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        rule = "be a module that `copy.deepcopy` can copy, for the audit works on a copy"
+        remedy = f"It says: {error} Export it with `torch.export`, or hand over a module that was not called yet."
+        raise InvalidSetting("target", rule, type(given).__name__, remedy) from error
 
 
 def _folder(setting: s.BundledModel | s.TrainedModel) -> Path:

@@ -15,6 +15,7 @@ from diffaudit.models.negatives import NegativeBank
 from diffaudit.objective import Entry
 from diffaudit.terms import (
     ATTRIBUTE_WEIGHTS,
+    DEPTH_WEIGHTS,
     AngularMargin,
     Attributes,
     BatchTerm,
@@ -42,6 +43,7 @@ from diffaudit.terms import (
     noise_mse,
     step_weight,
 )
+from diffaudit.terms.margin import ROUNDING
 
 DISTANCES = {"mse": noise_mse, "cosine": noise_cosine, "hybrid": noise_hybrid}
 SCHEDULES = {"constant": constant_weight, "step": step_weight, "linear": linear_weight, "cosine": cosine_weight}
@@ -78,10 +80,21 @@ class _Tools:
     def centres(self) -> Tensor:
         """``(C, P)`` pseudo centres of the classes sought; zeros for the others, which no image seeks."""
         found = self.attacker.pseudo_centres(self.anchor_images)
-        assert found is not None  # a term of a target without features is not built
+        if found is None:
+            hidden = self.attacker.classifier.no_features
+            raise InvalidSetting(
+                "terms.cls",
+                "hold no term `feature` where the target shows no penultimate features",
+                hidden or "the input of the target's last linear layer is no matrix (B, P)",
+                "Leave the term out.",
+            )
         every = torch.zeros(self.classes, found.shape[1])
         every[self.attacker.classes] = found
         return every
+
+    def few(self) -> Tensor:
+        """The first public pictures, to try a model on: ``(16, 3, H, W)`` in [0, 1], or all where there are fewer."""
+        return self.attacker.public.at(torch.arange(min(16, len(self.attacker.public))))
 
 
 def build_entries(
@@ -92,17 +105,17 @@ def build_entries(
     *,
     anchor_images: int,
 ) -> list[Entry]:
-    """The terms of ``groups``. Where the target hides its features their term is left out.
+    """The terms of ``groups``.
 
     Raises:
-        InvalidSetting: attributes are asked for that the estimator does not read.
+        InvalidSetting: a term asks for what the attacker's models do not give: features of a target that hides them,
+            more rivals than there are classes, cosines of a target whose logits are none, attributes that the
+            estimator does not read, other than three maps of the perceptual network.
     """
     tools = _Tools(attacker, embedding, anchor_images)
     entries = []
     for group in groups:
         for term in getattr(setting, group):
-            if isinstance(term, s.FeatureTerm) and attacker.public.features is None:
-                continue
             built = _build_term(term, tools)
             entries.append(Entry(name=NAMES[term.kind], group=group, term=built, factor=term.factor, scale=term.scale))
     return entries
@@ -131,12 +144,16 @@ def _build_term(setting: TermSetting, tools: _Tools) -> Term | BatchTerm | Param
             return PriorNoise(DISTANCES[setting.distance], schedule=SCHEDULES[setting.schedule])
         case s.TopKTerm():
             k = adaptive_k(tools.classes) if setting.k is None else setting.k
+            if k >= tools.classes:
+                rule = f"be at most {tools.classes - 1}, for {tools.classes} classes have no more rivals"
+                raise InvalidSetting("terms.cls.k", rule, k)
             return TopKSoftplus(k=k) if setting.bounded else TopK(k=k)
         case s.FeatureTerm():
             return FeatureCentre(tools.centres()) if setting.centres == "pseudo" else LearnedCentre(tools.centres())
         case s.LogitMarginTerm():
             return LogitMargin(margin=setting.margin)
         case s.AngularMarginTerm():
+            _require_cosines(setting.logit_scale, tools)
             return AngularMargin(scale=setting.logit_scale, margin=setting.margin)
         case s.IdentityTerm():
             return IdentityCosine()
@@ -145,8 +162,10 @@ def _build_term(setting: TermSetting, tools: _Tools) -> Term | BatchTerm | Param
                 return IdentityMargin(margin=setting.margin)
             return IdentitySoftMargin(margin=setting.margin, scale=setting.sharpness)
         case s.PerceptualTerm():
-            form = Perceptual if setting.form == "plain" else HierarchicalPerceptual
-            return form(tools.attacker.perceptual)
+            if setting.form == "plain":
+                return Perceptual(tools.attacker.perceptual)
+            _require_depths(tools)
+            return HierarchicalPerceptual(tools.attacker.perceptual)
         case s.AttributeTerm():
             known = tools.attacker.attributes.columns
             readable = {name: weight for name, weight in ATTRIBUTE_WEIGHTS.items() if name in known}
@@ -162,3 +181,25 @@ def _build_term(setting: TermSetting, tools: _Tools) -> Term | BatchTerm | Param
             return Regulariser(tools.embedding.raw, lora, lora_weight=setting.lora_weight)
         case _:
             assert_never(setting)
+
+
+@torch.no_grad()
+def _require_cosines(scale: float, tools: _Tools) -> None:
+    """Refuse a scale under which the logits of some public pictures are no cosines; such that are may be none still."""
+    largest = float(tools.attacker.classifier.logits(tools.few()).abs().max()) / scale
+    if largest > 1 + ROUNDING:
+        raise InvalidSetting(
+            "terms.cls.logit_scale",
+            "be the factor of the target's last, normalised layer, so that logits over it are cosines, in [-1, 1]",
+            f"{scale:g}, by which public pictures reach {largest:.3g}",
+            "Give that factor; for a target without such a layer take `logit_margin`.",
+        )
+
+
+@torch.no_grad()
+def _require_depths(tools: _Tools) -> None:
+    """Refuse a network that gives other than one feature map a depth."""
+    maps = len(tools.attacker.perceptual(tools.few()[:1]))
+    if maps != len(DEPTH_WEIGHTS):
+        rule = f"be a network of {len(DEPTH_WEIGHTS)} feature maps where the term `perceptual` is `hierarchical`"
+        raise InvalidSetting("attack.perceptual", rule, f"{maps} maps", "Take another network, or the form `plain`.")

@@ -24,9 +24,10 @@ class LabelEmbedding(nn.Module, ABC):
 
     @torch.no_grad()
     def travel(self) -> Tensor:
-        """``(n,)`` angle in degrees between every embedding and where it began."""
-        cosine = nn.functional.cosine_similarity(self.raw(), self.anchors, dim=1)
-        return torch.rad2deg(cosine.clamp(-1, 1).acos())
+        """``(n,)`` angle in degrees between every embedding and where it began, in [0, 180]."""
+        now, begun = (nn.functional.normalize(vectors, dim=1) for vectors in (self.raw(), self.anchors))
+        # The arc cosine would lose small angles: in float32 the cosines of all under 0.01 degrees are 1.
+        return torch.rad2deg(2 * torch.atan2((now - begun).norm(dim=1), (now + begun).norm(dim=1)))
 
     def confine(self) -> None:
         """Brings the parameters back to where they may be; called after every step."""

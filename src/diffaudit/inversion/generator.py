@@ -136,8 +136,15 @@ class Generator:
 
 
 def check_embedding_fits(prior: DiffusionPrior, embedding: LabelEmbedding) -> None:
-    """Refuses a label embedding whose size the prior's identity projector does not take."""
-    wanted = None if prior.projector is None else prior.projector.dimension
+    """Refuses a prior without an identity projector, and a label embedding whose size its projector does not take."""
+    if prior.projector is None:
+        raise InvalidSetting(
+            "attack.prior",
+            "have an identity projector, by which it is asked for a person",
+            None,
+            "Take a prior that was trained with one: `diffaudit train prior` makes such a prior.",
+        )
+    wanted = prior.projector.dimension
     found = embedding.anchors.shape[1]
     if wanted != found:
         raise InvalidSetting(

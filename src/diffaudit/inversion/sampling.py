@@ -40,8 +40,10 @@ def sample(
 ) -> Reconstructions:
     """``plan.keep`` reconstructions of each of the attacker's ``n`` classes under unit ``embeddings (n, D)``.
 
-    Sources and noise depend on ``seed`` and the class alone: the same class gets the same ones in every row of a run,
-    which pairs the rows, and whatever other classes the run holds. The images are 8-bit, as they will be judged.
+    Sources and noise depend on ``seed``, the class, the number of candidates and the public pictures alone: the same
+    class gets the same ones in every row of a run, which pairs the rows, and whatever other classes the run holds. A
+    class's sources and noise come from one generator, so that with more candidates the first ones get another noise.
+    The images are 8-bit, as they will be judged.
     """
     generator = Generator(attacker.prior, prompt=attacker.prompt)
     rows = torch.arange(len(attacker.classes)).repeat_interleave(plan.candidates)

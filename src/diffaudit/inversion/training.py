@@ -58,7 +58,8 @@ def train_stage(
     bit of the result.
 
     Raises:
-        NotFinite: a loss or its gradient is not finite; parameters and scales are those of the step before.
+        NotFinite: a loss or its gradient is not finite; parameters, scales and what terms remember are those of the
+            step before.
     """
     objective = state.objective
     trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
@@ -99,13 +100,20 @@ def train_stage(
 
 @contextmanager
 def _uncounted_if_broken(objective: Objective) -> Iterator[None]:
-    """Puts the terms' scales back where a step breaks off: they count it before anyone sees that it is not finite."""
-    # Scales assign their buffers and never write into them, so these references keep what they held.
+    """Puts back what terms and their scales remember where a step breaks off.
+
+    They count the step before anyone sees that it is not finite.
+    """
+    # Scales assign their buffers and never write into them, so these references keep what they held; terms may write.
     before = objective.scales.state_dict()
+    remembered = {name: buffer.clone() for name, buffer in objective.terms.named_buffers()}
     try:
         yield
     except NotFinite:
         objective.scales.load_state_dict(before)
+        with torch.no_grad():
+            for name, buffer in objective.terms.named_buffers():
+                buffer.copy_(remembered[name])
         raise
 
 

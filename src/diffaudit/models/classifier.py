@@ -19,6 +19,9 @@ class Outputs(NamedTuple):
 class Classifier(nn.Module):
     """A frozen model that maps images ``(B, 3, H, W)`` in [0, 1], of any size, to logits and features in one pass.
 
+    The model is taken over: its parameters are frozen, and a hook stays on its last linear layer. Who needs it
+    elsewhere hands over a copy, as :func:`~diffaudit.build.build_classifier` does with a module that it is given.
+
     Args:
         model: any module ``images -> logits (B, C)``; its normalisation is its own or given by ``mean`` and ``std``.
         size: the side, in pixels, that the model wants; images are resized to it, differentiably. None: as they come.

@@ -101,6 +101,7 @@ from diffaudit.settings.terms import (
     TopKTerm,
 )
 from diffaudit.settings.victims import LabelledPictures, Victims, WordedFaces
+from diffaudit.settings.weighed import weights_by_stage
 
 __all__ = [
     "GROUPS",
@@ -209,4 +210,5 @@ __all__ = [
     "load_perturbation",
     "load_settings",
     "read_mapping",
+    "weights_by_stage",
 ]

@@ -67,6 +67,12 @@ class Stage(Section):
     """Whose identity the pictures are made under: the label's, their source's own, or from the one to the other."""
 
     @model_validator(mode="after")
+    def _trains_each_once(self) -> Self:
+        if len(set(self.trains)) < len(self.trains):
+            raise ValueError(f"`trains` should name each part once. Found {', '.join(self.trains)}.")
+        return self
+
+    @model_validator(mode="after")
     def _shows_what_it_trains(self) -> Self:
         if self.steps > 0 and set(self.trains) == {"embedding"} and self.condition == "image":
             raise ValueError(

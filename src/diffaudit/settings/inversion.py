@@ -14,7 +14,6 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from diffaudit.settings.attack import (
-    AggregatedWeights,
     AnyWeights,
     Attack,
     LabelEmbedding,
@@ -26,8 +25,9 @@ from diffaudit.settings.attack import (
     TrainingImage,
 )
 from diffaudit.settings.base import Count, FolderName, Positive, Section, Seed
+from diffaudit.settings.consistency import RULES
 from diffaudit.settings.judging import Judging
-from diffaudit.settings.schemes import Scheme, overridden, with_schemes
+from diffaudit.settings.schemes import Scheme, overridden, weightless, with_schemes
 from diffaudit.settings.terms import Terms
 
 
@@ -115,6 +115,11 @@ class InversionSettings(Section):
             rule = "name none that the settings override whole"
             found = "; ".join(f"{scheme}, overridden by {', '.join(keys)}" for scheme, keys in vain.items())
             raise ValueError(f"`schemes` should {rule}. Found {found}. Leave out the letter, or one of its keys.")
+        idle = weightless(self.schemes, self.terms, self.weighting, self.stages)
+        if idle:
+            rule = "name none whose groups all have the weight 0 in every stage, where it changes nothing"
+            found = "; ".join(f"{scheme}, with {', '.join(groups)}" for scheme, groups in idle.items())
+            raise ValueError(f"`schemes` should {rule}. Found {found}. Give them a weight, or leave out the letter.")
         return self
 
     @model_validator(mode="after")
@@ -125,12 +130,8 @@ class InversionSettings(Section):
         return self
 
     @model_validator(mode="after")
-    def _stages_weigh_something(self) -> Self:
-        if isinstance(self.weighting, StagedWeights | AggregatedWeights):
-            idle = [stage.name for stage in self.stages if stage.steps > 0 and not any(stage.weights.values())]
-            if idle:
-                raise ValueError(
-                    "`stages` should each have a weight above 0, for else nothing trains. Found none in "
-                    f"{', '.join(idle)}. Give one, or 0 steps."
-                )
+    def _sections_fit(self) -> Self:
+        for rule in RULES:
+            if fault := rule(self.terms, self.weighting, self.stages):
+                raise ValueError(fault)
         return self

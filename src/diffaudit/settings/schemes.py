@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from diffaudit.settings.attack import AnyWeights
+from diffaudit.settings.attack import AnyWeights, Stage
 from diffaudit.settings.base import Section
-from diffaudit.settings.terms import GROUPS, Terms
+from diffaudit.settings.terms import GROUPS, Group, Terms
+from diffaudit.settings.weighed import weights_by_stage
 
 Scheme = Literal["A", "B", "C", "D"]
 
@@ -57,12 +58,43 @@ def overridden(schemes: Sequence[Scheme], terms: Terms, weighting: AnyWeights) -
     >>> overridden(["A", "C"], Terms.model_validate(OVERLAYS["C"]["terms"]), StagedWeights())
     {'A': ['terms.prior']}
     """
+    kept = _kept(schemes, terms, weighting)
+    return {scheme: keys for scheme in schemes if kept.isdisjoint(keys := _keys(scheme))}
+
+
+def weightless(
+    schemes: Sequence[Scheme], terms: Terms, weighting: AnyWeights, stages: Sequence[Stage]
+) -> dict[Scheme, list[Group]]:
+    """The schemes of which the settings keep terms alone, of groups that weigh 0 in every stage that takes steps.
+
+    Each comes with these groups. Where no stage takes a step nothing trains whatever is named, and none is told.
+
+    >>> from diffaudit.settings import StagedWeights
+    >>> stage = Stage(name="embed", trains=["embedding"], steps=1, rate=0.1, weights={"cls": 1.0})
+    >>> weightless(["A"], Terms.model_validate(OVERLAYS["A"]["terms"]), StagedWeights(), [stage])
+    {'A': ['prior']}
+    """
+    running = [
+        weights
+        for stage, weights in zip(stages, weights_by_stage(weighting, terms, stages), strict=True)
+        if stage.steps > 0
+    ]
+    if not running:
+        return {}
+    idle = {f"terms.{group}": group for group in GROUPS if not any(weights.get(group) for weights in running)}
+    kept = _kept(schemes, terms, weighting)
+    found = {scheme: [key for key in _keys(scheme) if key in kept] for scheme in schemes}
+    return {scheme: [idle[key] for key in keys] for scheme, keys in found.items() if keys and idle.keys() >= set(keys)}
+
+
+def _kept(schemes: Sequence[Scheme], terms: Terms, weighting: AnyWeights) -> set[str]:
+    """The keys at which the settings say what the schemes say."""
     laid = _together(schemes)
     wanted = Terms.model_validate(laid.get("terms", {}))
     kept = {f"terms.{group}" for group in GROUPS if getattr(terms, group) == getattr(wanted, group)}
     if weighting.kind == laid.get("weighting", {}).get("kind"):
         kept.add("weighting")
-    return {scheme: keys for scheme in schemes if kept.isdisjoint(keys := _keys(scheme))}
+    return kept
 
 
 def _together(schemes: Sequence[Scheme]) -> dict[str, Any]:

@@ -56,12 +56,15 @@ class LogitMarginTerm(TermSection):
 
 
 class AngularMarginTerm(TermSection):
-    """A hinge on angles, for a target whose logits are ``logit_scale`` times cosines."""
+    """A hinge on angles, for a target whose logits are ``logit_scale`` times cosines.
+
+    The scale is to be given: ordinary logits over a large number look like cosines, and are none.
+    """
 
     kind: Literal["angular_margin"] = "angular_margin"
     factor: Rate = 0.3
     margin: Weight = 0.5
-    logit_scale: Rate = 64.0
+    logit_scale: Rate
 
 
 class IdentityTerm(TermSection):

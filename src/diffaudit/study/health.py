@@ -11,16 +11,19 @@ VANISHED = 1e-8
 CONFLICT = -0.5
 """Mean cosine below which a pair fails: the sum of two gradients of one length is then shorter than either."""
 LIGHT_SHARE = 0.05
-LIGHT_STEPS = 100
-DRIFT_STEP = 100
+LONG = 100
+"""After how many steps a weight that stayed light, or a sigma that did not move, is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HealthLine:
-    """One line of the panel: what was looked at, whether it is as it should be, what was seen, what to do."""
+    """One line of the panel: what was looked at, whether it is as it should be, what was seen, what to do.
+
+    ``passed`` is None where there was too little to look at, which ``detail`` then says.
+    """
 
     name: str
-    passed: bool
+    passed: bool | None
     detail: str
     advice: str = ""
 
@@ -35,11 +38,20 @@ def normalised_weights(weights: Mapping[str, float]) -> dict[str, float]:
     return {group: weight / total if total > 0 else 0.0 for group, weight in weights.items()}
 
 
+def long_enough(points: Sequence[HealthPoint]) -> int | None:
+    """Return how many steps are long in a run with these looks: 100, or half of the steps between first and last look.
+
+    None for fewer than two looks, between which nothing can have lasted or moved.
+    """
+    between = points[-1].step - points[0].step if points else 0
+    return min(LONG, max(1, between // 2)) if between > 0 else None
+
+
 def light_groups(
     points: Sequence[HealthPoint],
     *,
+    steps: int,
     share: float = LIGHT_SHARE,
-    steps: int = LIGHT_STEPS,
     exempt: Collection[str] = ("reg",),
 ) -> list[str]:
     """Return the groups whose share of the weights stayed above 0 and under ``share`` for ``steps`` steps on end.
@@ -58,18 +70,18 @@ def light_groups(
     return list(light)
 
 
-def sigma_drift(points: Sequence[HealthPoint], *, step: int = DRIFT_STEP) -> dict[str, float]:
-    """Return how far each ``log sigma^2`` had come from its first look when ``step`` steps were over; empty before."""
+def sigma_drift(points: Sequence[HealthPoint], *, steps: int) -> dict[str, float]:
+    """Return how far each ``log sigma^2`` had come from its first look when ``steps`` were over; empty before."""
     if not points:
         return {}
-    later = next((point for point in points if point.step >= points[0].step + step), None)
+    later = next((point for point in points if point.step >= points[0].step + steps), None)
     if later is None:
         return {}
     return {group: later.log_variances[group] - first for group, first in points[0].log_variances.items()}
 
 
 def health_lines(points: Sequence[HealthPoint]) -> list[HealthLine]:
-    """Return the panel, of the looks of one run in order; a line that has nothing to say is left out."""
+    """Return the panel, of the looks of one run in order; a line that does not apply to the run is left out."""
     lines = [_units(points), _cosines(points), _gradients(points), _conflicts(points), _hinges(points)]
     lines += [_drift(points), _clamps(points), _weights(points), _centres(points)]
     return [line for line in lines if line is not None]
@@ -160,14 +172,17 @@ def _hinges(points: Sequence[HealthPoint]) -> HealthLine | None:
 
 
 def _drift(points: Sequence[HealthPoint]) -> HealthLine | None:
-    drift = sigma_drift(points)
-    if not drift:
+    if not points or not points[0].log_variances:
         return None
+    steps = long_enough(points)
+    if steps is None:
+        return _too_few("sigma drift")
+    drift = sigma_drift(points, steps=steps)
     still = [group for group, way in drift.items() if way == 0]
     return HealthLine(
         name="sigma drift",
         passed=not still,
-        detail=f"log sigma^2 by step {DRIFT_STEP}: " + ", ".join(f"{group} {way:+.2f}" for group, way in drift.items()),
+        detail=f"log sigma^2 after {steps} steps: " + ", ".join(f"{group} {way:+.2f}" for group, way in drift.items()),
         advice=f"Did not move: {', '.join(still)}. Are they in the optimiser?" if still else "",
     )
 
@@ -188,15 +203,27 @@ def _clamps(points: Sequence[HealthPoint]) -> HealthLine | None:
 def _weights(points: Sequence[HealthPoint]) -> HealthLine | None:
     if not points:
         return None
-    light = light_groups(points)
+    steps = long_enough(points)
+    if steps is None:
+        return _too_few("weights")
+    light = light_groups(points, steps=steps)
     shares = normalised_weights(points[-1].weights)
     return HealthLine(
         name="weights",
         passed=not light,
         detail=", ".join(f"{group} {share:.1%}" for group, share in shares.items()),
-        advice=f"Under {LIGHT_SHARE:.0%} for {LIGHT_STEPS} steps: {', '.join(light)}. Rescale their terms (`scale`)."
+        advice=f"Under {LIGHT_SHARE:.0%} for {steps} steps: {', '.join(light)}. Rescale their terms (`scale`)."
         if light
         else "",
+    )
+
+
+def _too_few(name: str) -> HealthLine:
+    return HealthLine(
+        name=name,
+        passed=None,
+        detail="nothing to compare: a single look",
+        advice="Look more often: lower `checkpoint_every`.",
     )
 
 

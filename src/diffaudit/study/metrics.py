@@ -31,6 +31,7 @@ def inversion_metrics(
     clip: float | None = None,
     seconds: Mapping[str, float] | None = None,
     distribution: Json | None = None,
+    travel: Json | None = None,
     notes: Sequence[str] = (),
     seed: int = 0,
     resamples: int = 10_000,
@@ -44,7 +45,7 @@ def inversion_metrics(
     ``versus_start`` is the judge accuracy minus that of row ``start``, paired by class and sample. ``stability`` is
     that of :func:`~diffaudit.study.stability.stability`, ``distribution`` that of
     :func:`~diffaudit.study.distribution.distribution_metrics`. Beside the contract there are ``successes``,
-    ``versus_start`` and ``notes``, which say what was left out and why.
+    ``versus_start``, ``travel`` and ``notes``, which say what was left out and why.
 
     A measure that no image has is null (in ``reference``, where rows differ in what applies, it is left out), and so
     is one that some image has as NaN or infinity: a mean over the rest would be another measure. Every interval draws
@@ -56,6 +57,8 @@ def inversion_metrics(
         clip: gradient norm at which the optimiser clipped; None where it did not.
         seconds: durations by name, handed through.
         distribution: the rows as sets, which no record holds, handed through; None where they were not embedded.
+        travel: how far embeddings and centres moved (:func:`~diffaudit.study.travel.travel`), handed through; None for
+            a run without training.
         notes: what the caller wants to have said.
         seed: of the bootstrap and the permutation test.
         resamples: draws of either.
@@ -85,6 +88,7 @@ def inversion_metrics(
         "versus_start": versus_start(by_row["attack"], start, notes=said, seed=seed, resamples=resamples),
         "distribution": distribution,
         "stability": stability(curves, clip=clip),
+        "travel": travel,
         "seconds": {name: _finite(duration) for name, duration in (seconds or {}).items()},
         "notes": said,
     }

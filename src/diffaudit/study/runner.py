@@ -25,6 +25,7 @@ from diffaudit.study.metrics import inversion_metrics
 from diffaudit.study.pictures import save_pictures
 from diffaudit.study.run import InversionRun, Watcher, reproducible
 from diffaudit.study.stages import train
+from diffaudit.study.travel import travel
 
 Json = dict[str, Any]
 
@@ -61,7 +62,7 @@ def run_inversion(
             build.check_people(settings.judging, attacker.public.num_classes)
             models = _opened(attacker)
         projector = published_projector(attacker.prior)
-        rows = _attack(run, attacker, projector)
+        rows, moved = _attack(run, attacker, projector)
         with run.timed("judge"):
             run.watch(Event("judge", 0, 0, {}))
             judge = build.build_judge(settings.judging, attacker)
@@ -76,6 +77,7 @@ def run_inversion(
         seconds=seconds,
         clip=settings.optimiser.clip,
         distribution=distribution,
+        travel=moved,
         notes=notes,
         seed=settings.seed,
     )
@@ -100,8 +102,10 @@ def _opened(attacker: Attacker) -> dict[str, str]:
     }
 
 
-def _attack(run: InversionRun, attacker: Attacker, projector: Mapping[str, Tensor]) -> dict[str, Reconstructions]:
-    """The part that may know nothing of judges: start row, training, attack row.
+def _attack(
+    run: InversionRun, attacker: Attacker, projector: Mapping[str, Tensor]
+) -> tuple[dict[str, Reconstructions], Json]:
+    """The part that may know nothing of judges: start row, training, attack row; and how far the training moved.
 
     What is trained is built first, for it may be refused, and the start row is minutes of work.
     """
@@ -121,7 +125,7 @@ def _attack(run: InversionRun, attacker: Attacker, projector: Mapping[str, Tenso
     rows["attack"] = _sampled(run, attacker, final, "attack")
     if settings.sampling.finishing.steps:
         rows["attack-finished"] = _finished(run, attacker, rows["attack"])
-    return rows
+    return rows, travel(state)
 
 
 def _sampled(run: InversionRun, attacker: Attacker, embeddings: Tensor, row: str) -> Reconstructions:
@@ -181,6 +185,7 @@ def _judge(
     run: InversionRun, attacker: Attacker, judge: Judge, rows: dict[str, Reconstructions]
 ) -> tuple[Json, list[str]]:
     """Writes every row's pictures, and the records of all rows at once; returns the rows as sets, with notes."""
+    notes: list[str] = []
     judged = [
         Judged(name, r.images, r.labels, r.sources, attacker.public.images[r.sources])
         for name, r in sorted(rows.items(), key=lambda item: ROWS.index(item[0]))
@@ -188,7 +193,13 @@ def _judge(
     if run.settings.reference_rows:
         private = judge.private
         judged.append(Judged("upper", private.images, private.labels, None, None))
-        judged.append(Judged("lower", private.images, _someone_else(private.labels), None, None))
+        others = _someone_else(private.labels)
+        if others is None:
+            notes.append(
+                "lower: there is no row of other people's photographs, for the private pictures show one class."
+            )
+        else:
+            judged.append(Judged("lower", private.images, others, None, None))
     save_pictures(run.folder.images / "reference", judge.private.images, judge.private.labels)
     lines, sets = [], {}
     for part in judged:
@@ -200,7 +211,8 @@ def _judge(
         if part.row in rows:
             sets[part.row] = Embedded(embeddings, part.labels)
     write_atomically(run.folder.records, "".join(line + "\n" for line in lines))
-    return _distribution(run, attacker, judge, sets)
+    distribution, missing = _distribution(run, attacker, judge, sets)
+    return distribution, [*notes, *missing]
 
 
 def _distribution(
@@ -224,8 +236,13 @@ def _distribution(
     return found, [*notes, *missing]
 
 
-def _someone_else(labels: Tensor) -> Tensor:
-    """Each picture's label replaced by the next class's: what chance and likeness alone would reach."""
+def _someone_else(labels: Tensor) -> Tensor | None:
+    """Each picture's label replaced by the next class's: what chance and likeness alone would reach.
+
+    None where there are fewer than two classes, for then nobody else is there.
+    """
     classes = labels.unique()
+    if len(classes) < 2:
+        return None
     following = torch.roll(classes, -1)
     return following[torch.searchsorted(classes, labels)]

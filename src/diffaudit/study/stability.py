@@ -19,6 +19,10 @@ def stability(curves: Sequence[CurvePoint], *, clip: float | None = None) -> dic
     ``clipped_steps``: steps with a gradient norm above ``clip``. ``irregular_steps``: share of steps whose gradient
     norm is below 1e-8, not finite, or above 10 times the median of the stage's earlier steps (stages move other
     parameters, so each starts its own median). Null without steps, and ``clipped_steps`` without a ``clip``.
+
+    The gradient norm is one number a step: that of the weighted sum of all terms, before clipping, over all parameters
+    that the step moves but the sigmas of learned weights. A term that vanishes or bursts beneath the others does not
+    show in it; the health panel looks at each term.
     """
     last = curves[len(curves) - math.ceil(len(curves) / 4) :]
     terms = dict.fromkeys(name for point in curves for name in point.parts)

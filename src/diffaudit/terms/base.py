@@ -10,7 +10,11 @@ from diffaudit.candidate import Candidate
 
 
 class Term(nn.Module, ABC):
-    """A loss ``Candidate -> (B,)``. It never reduces over the batch, and a row depends on its own image alone."""
+    """A loss ``Candidate -> (B,)``. It never reduces over the batch, and a row depends on its own image alone.
+
+    Parameters of a term learn in every stage, at a tenth of its rate, unless they are frozen; they and its persistent
+    buffers are part of a run's checkpoint.
+    """
 
     lower_bound: ClassVar[float] = -math.inf
     """0 or minus infinity: weightings that learn need to know."""
