@@ -1,3 +1,4 @@
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -140,6 +141,14 @@ def test_an_unfinished_run_is_refused(make_run: MakeRun, name: str) -> None:
     (run / name).unlink()
     with pytest.raises(InvalidSetting, match=rf"`{name}`.*Finish the run"):
         write_report(run)
+
+
+def test_travel_is_told_beside_the_curves(make_run: MakeRun) -> None:
+    run = make_run(steps=30)
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["travel"] = {"embedding": {"mean": 12.3, "largest": 45.6, "unit": "degrees"}, "centres": None}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert "moved the label embeddings by 12 on average and 46 at most (degrees)." in page(run).words
 
 
 def test_health_is_shown_where_it_was_looked_at(make_run: MakeRun) -> None:

@@ -63,9 +63,21 @@ def write_inversion_report(run: Path) -> Path:
         groups=class_groups(folder.path, records),
         judges=list(metrics["judges"]),
         svgs=svgs,
+        travel=_travel(metrics.get("travel") or {}),
         health=health_lines(read_health(folder.health)),
         glossary=(*MEASURES, *attribute_measures(metrics), *(SET_MEASURES if sets else ())),
     )
+
+
+def _travel(travel: Json) -> str:
+    """How far the training moved what it began at, in words; empty where that is not known."""
+    found = {"the label embeddings": travel.get("embedding"), "the learned centres": travel.get("centres")}
+    words = [
+        f"{what} by {way['mean']:.2g} on average and {way['largest']:.2g} at most ({way['unit']})"
+        for what, way in found.items()
+        if way
+    ]
+    return f"From where they began the training moved {' and '.join(words)}." if words else ""
 
 
 def _cards(metrics: Json) -> Iterator[Card]:
