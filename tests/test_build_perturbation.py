@@ -378,6 +378,7 @@ def test_plans_say_what_the_settings_say(values: dict[str, Any]) -> None:
         StepPlan("momentum", 0.3, 0.5, 2.0),
         BudgetPlan(8, 0.7, 0.2, 1.0),
     )
+    assert plans_of(values, terms=[], budget={"keep": "last"}).budget.keep == "last"
 
 
 def test_a_perturber_holds_what_is_named_and_no_judge(values: dict[str, Any]) -> None:

@@ -145,6 +145,10 @@ def test_weights_of_an_ensemble_are_one_a_surrogate() -> None:
         ({"step": {"decay": 1.0}}, "less than 1"),
         ({"budget": {"iterations": 0}}, "greater than or equal to 1"),
         ({"budget": {"radius": 0}}, "greater than 0"),
+        (
+            {"budget": {"keep": "last", "perceptual": 0.3}},
+            "`perceptual` should be null where `keep` is last. Found 0.3.",
+        ),
         ({"goal": "distractor", "loss": {"kind": "distribution"}}, "`loss.toward` should be 'distractor'"),
         ({"judging": {"heldout": {"a/b": MODEL}}}, "pattern"),
         ({"judging": {"heldout": {"plain": MODEL}}}, "should give models names of their own. Found plain twice."),

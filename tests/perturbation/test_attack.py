@@ -352,6 +352,17 @@ def test_the_best_iterate_fools_most_and_then_is_nearest(toy_prior: MakePrior) -
     assert scripted(toy_prior, (-3, 30), looks) == [(4, 90, 3), (-3, 30, 3), (-3, 10, 3)]
 
 
+def test_the_last_iterate_is_kept_where_that_is_asked(toy_prior: MakePrior) -> None:
+    looks = [
+        [(9, 10), (4, 90), (2, 200)],  # the best is long past
+        [(-2, 10), (-3, 20), (-9, 30)],
+    ]
+    assert scripted(toy_prior, (-3, 30), looks, keep="last") == [(2, 200, 3), (-9, 30, 3)]
+    assert scripted(toy_prior, (-3, 30), looks, keep="best") == [(9, 10, 3), (-2, 10, 3)]
+    # Left alone from a margin of 4 on, the last is the one that reached it.
+    assert scripted(toy_prior, (-3, 30), [[(1, 10), (4, 90), (9, 0)]], keep="last", stop_margin=4.0) == [(4, 90, 2)]
+
+
 def test_a_picture_whose_margin_is_reached_moves_no_more(toy_prior: MakePrior) -> None:
     looks = [
         [(5, 90), (9, 0), (9, 0)],  # enough at once: what lies further on is not seen

@@ -54,7 +54,7 @@ class Iteration:
 
 @dataclass(frozen=True, eq=False)
 class Attacked:
-    """The best iterate of every picture.
+    """The iterate of every picture that is kept.
 
     Attributes:
         images: ``(B, 3, H, W) uint8``, as they will be judged.
@@ -95,13 +95,11 @@ def attack(
     seed: int,
     on_iteration: Callable[[Iteration], None] | None = None,
 ) -> Attacked:
-    """Perturbs every picture of ``scene`` in its latent and returns the best iterate of each.
+    """Perturbs every picture of ``scene`` in its latent and returns the iterate of each that :class:`.Best` keeps.
 
-    An iterate is better the more it fools the surrogate it fools least, up to ``budget.stop_margin``, and then the
-    nearer it is to the picture; one beyond ``budget.perceptual`` is worse than any within, and the nearest of those is
-    kept where none is. A picture whose margin is reached within it moves no more. No picture's way depends on the
-    others: gradients are sums over the batch, ensemble weights are per image, and random views are drawn by the
-    ``numbers (B,)`` of the pictures, ``seed`` and iteration.
+    A picture that fools every surrogate by ``budget.stop_margin``, within ``budget.perceptual``, moves no more. No
+    picture's way depends on the others: gradients are sums over the batch, ensemble weights are per image, and random
+    views are drawn by the ``numbers (B,)`` of the pictures, ``seed`` and iteration.
 
     Raises:
         NotFinite: a gradient that is not finite; the best iterates so far are lost, those of other batches are not.

@@ -69,6 +69,8 @@ class BudgetPlan:
     radius: float | None
     perceptual: float | None
     stop_margin: float | None
+    keep: Literal["best", "last"] = "best"
+    """Which iterate of a picture is kept; the last one is the one at which it was left alone."""
 
 
 @dataclass(frozen=True)

@@ -69,12 +69,27 @@ class PerturbationStep(Section):
 
 
 class Budget(Section):
-    """How far a perturbation may go."""
+    """How far a perturbation may go, and which of its iterates is kept.
+
+    Attributes:
+        keep: `best`: the iterate that fools the surrogate it fools least by the largest margin, counted up to
+            ``stop_margin``; of equal margins the nearest by perceptual distance. `last`: the last one, as published.
+        radius: of the latent's change, in the latent's standard deviations per entry (root mean square); null:
+            unbounded.
+        perceptual: an iterate beyond this perceptual distance is kept only where none is within, and then the nearest;
+            null: there is no such bound. `best` alone knows it.
+        stop_margin: an image is left alone once every surrogate is fooled by so much in logits, within ``perceptual``;
+            null: never.
+    """
 
     iterations: Positive = 30
+    keep: Literal["best", "last"] = "best"
     radius: Rate | None = None
-    """Of the latent's change, in the latent's standard deviations per entry (root mean square); null: unbounded."""
     perceptual: Rate | None = None
-    """Iterates beyond this perceptual distance are never kept as the best one; null: all may be."""
     stop_margin: Weight | None = 5.0
-    """An image is left alone once every surrogate is fooled by so much in logits; null: never."""
+
+    @model_validator(mode="after")
+    def _the_last_is_kept_wherever_it_is(self) -> Self:
+        if self.keep == "last" and self.perceptual is not None:
+            raise ValueError(f"`perceptual` should be null where `keep` is last. Found {self.perceptual}.")
+        return self
