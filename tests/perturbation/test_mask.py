@@ -3,6 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from diffaudit.errors import InvalidSetting
+from diffaudit.models.bundled import bundled_folder, load_network
 from diffaudit.models.classifier import Classifier
 from diffaudit.models.networks import build_network
 from diffaudit.perturbation.mask import attention_mask, blend, grad_cam
@@ -21,6 +22,18 @@ class OneChannel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.maps(images).mean((2, 3)))
+        return logits
+
+
+class Pooled(OneChannel):
+    """The same, averaged over a grid of its own first, whose cells the head averages."""
+
+    def __init__(self, *grid: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(grid)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.pool(self.maps(images)).mean((2, 3)))
         return logits
 
 
@@ -59,7 +72,29 @@ def test_grad_cam_in_closed_form() -> None:
     assert grad_cam([classifier(OneChannel())], images, torch.tensor([1, 1]), 4).unique().tolist() == [1.0]
 
 
-@pytest.mark.parametrize("architecture", ["residual", "plain", "depthwise"])
+@pytest.mark.parametrize("grid", [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_what_is_pooled_to_a_grid_shows_no_places(grid: tuple[int, int]) -> None:
+    """An object in one corner is found in that corner; halves of the picture could not tell left from right."""
+    images = torch.zeros(1, 3, 8, 8)
+    images[..., :4, :4] = 1.0
+    found = grad_cam([classifier(Pooled(*grid))], images, torch.tensor([0]), 4)
+    assert found[0, 0].tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+
+
+def test_the_bundled_models_of_hair_look_left_and_right() -> None:
+    """Their necks average the upper and the lower half: a map of those would be the same in every column."""
+    images = torch.full((1, 3, 64, 64), 0.5)
+    images[0, :, 8:40, 8:28] = torch.tensor([0.7, 0.1, 0.1])[:, None, None]
+    for name in ("hair-residual", "hair-plain", "hair-squeeze", "hair-depthwise", "hair-mixer"):
+        network, _ = load_network(bundled_folder(name))
+        found = grad_cam([classifier(network)], images, network(images).argmax(1), 8)[0, 0]
+        assert (found.amax(1) - found.amin(1)).max() > 0.2
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [*("residual", "plain", "depthwise"), *("small-residual", "small-plain", "small-depthwise", "squeeze", "mixer")],
+)
 def test_grad_cam_is_that_of_the_last_maps(architecture: str) -> None:
     torch.manual_seed(0)
     network = build_network(architecture, 3).eval()

@@ -1,6 +1,5 @@
 """Where a perturbation may act: masks from the prior's attention or from what an ensemble looks at."""
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -39,7 +38,8 @@ def grad_cam(
         \alpha_c = \frac{1}{hw} \sum_{ij} \frac{\partial l_y}{\partial F^m_{cij}}
 
     Shapes ``(B, 3, H, W), (B,) -> (B, 1, side, side)``; range [0, 1]; detached. :math:`F` are a model's last feature
-    maps, :math:`\nu` is the normalisation of :func:`attention_mask`, and so is ``threshold``, taken of the average.
+    maps that are more than one place high and wide, before any pooling to a fixed size, :math:`\nu` is the
+    normalisation of :func:`attention_mask`, and so is ``threshold``, taken of the average.
 
     Paper: Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra, "Grad-CAM: Visual Explanations from Deep Networks via
     Gradient-based Localization" (2016, arXiv:1610.02391), equations 1 and 2.
@@ -94,11 +94,16 @@ def _cam(classifier: Classifier, images: Tensor, target: Tensor) -> Tensor:
 
 @contextmanager
 def _watched(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Every output of a module that still has places, in order: maps ``(B, C, h, w)`` or tokens ``(B, N, D)``."""
+    """Every output of a module that still has places, in order: maps ``(B, C, h, w)`` or tokens ``(B, N, D)``.
+
+    What is pooled to a fixed size is left out: halves of a picture, say, are places of no picture in particular.
+    """
     outputs: list[Tensor] = []
 
-    def keep(_: nn.Module, __: tuple[object, ...], output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim in (3, 4) and math.prod(output.shape[-2:]) > 1:
+    def keep(module: nn.Module, _: tuple[object, ...], output: object) -> None:
+        if isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d) or not isinstance(output, Tensor):
+            return
+        if (output.ndim == 4 and min(output.shape[2:]) > 1) or (output.ndim == 3 and output.shape[1] > 1):
             outputs.append(output)
 
     handles = [module.register_forward_hook(keep) for module in model.modules()]
