@@ -312,6 +312,20 @@ def test_no_more_is_recorded_than_is_read(
     assert not plans.recording.with_rival
 
 
+def test_a_mask_has_layers_and_levels_of_its_own(values: dict[str, Any]) -> None:
+    """A level may count for more than the next: its place's weight times its own."""
+    layers = {"down": 0.5, "mid": 0.0, "up": 2.0, "levels": {0: 3.0, 1: 1.0}}
+    terms = [{"kind": "entropy", "layers": {"mid": 1.0, "up": 0.0}}]
+    plans = plans_of(values, terms=terms, mask={"kind": "attention", "threshold": 0.4, "layers": layers})
+    assert (plans.mask.kind, plans.mask.threshold) == ("attention", 0.4)
+    counts = {(layer.place, layer.level): weight for layer, weight in plans.mask.layers.items()}
+    assert counts == {("down", 0): 1.5, ("down", 1): 0.5, ("up", 0): 6.0, ("up", 1): 2.0}
+    assert {layer.place for layer in plans.recording.layers} == {"down", "mid", "up"}
+    fine = plans_of(values, terms=[], mask={"kind": "attention", "layers": layers | {"levels": {0: 3.0, 1: 0.0}}})
+    assert {layer.level for layer in fine.mask.layers} == {0}
+    assert not plans_of(values, terms=[], mask={"kind": "grad_cam"}).mask.layers
+
+
 def test_each_term_reads_the_layers_it_names(values: dict[str, Any]) -> None:
     """What is recorded is all of them together; what counts differs from term to term."""
     terms = [

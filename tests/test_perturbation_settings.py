@@ -4,6 +4,7 @@ from itertools import product
 from typing import Any, get_args
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from diffaudit.settings import (
@@ -15,6 +16,7 @@ from diffaudit.settings import (
     PerturbationSettings,
     Ramp,
     Section,
+    dump_settings,
 )
 
 MODEL = {"kind": "bundled", "name": "hair-plain"}
@@ -96,6 +98,13 @@ def test_steps_and_masks_load(step: str, mask: str) -> None:
     assert (settings.step.kind, settings.mask.kind) == (step, mask)
 
 
+@pytest.mark.parametrize("levels", [None, [0, 1], {0: 2.0, 1: 0.5}])
+def test_levels_are_a_list_or_weights_and_come_back(levels: Any) -> None:
+    settings = settings_of({"mask": {"kind": "attention", "layers": {"levels": levels}}})
+    assert settings.mask.layers.levels == levels
+    assert settings_of(yaml.safe_load(dump_settings(settings))) == settings
+
+
 def test_weights_of_an_ensemble_are_one_a_surrogate() -> None:
     weighted = {"kind": "weighted", "weights": [1.0, 2.0, 0.0]}
     assert settings_of({"ensemble": weighted}).ensemble == Ensemble(kind="weighted", weights=[1.0, 2.0, 0.0])
@@ -119,6 +128,8 @@ def test_weights_of_an_ensemble_are_one_a_surrogate() -> None:
         ({"attention": {"window": [0.9, 0.5]}}, "`window` should be two numbers, the smaller one first."),
         ({"attention": {"window": [0.5, 1.5]}}, "less than or equal to 1"),
         ({"terms": [{"kind": "entropy", "layers": {"mid": 0, "up": 0}}]}, "one of `down`, `mid` and `up` should be"),
+        ({"terms": [{"kind": "entropy", "layers": {"levels": {0: 0.0}}}]}, "one of `levels` should be above 0."),
+        ({"terms": [{"kind": "entropy", "layers": {"levels": {}}}]}, "at least 1 item"),
         ({"terms": [{"kind": "l2", "layers": {}}]}, "Extra inputs"),
         ({"attention": {"keep_heads": 0}}, "greater than 0"),
         ({"mask": {"kind": "attention", "threshold": 0}}, "greater than 0"),

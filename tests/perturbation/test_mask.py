@@ -2,11 +2,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from diffaudit.attention import AttentionBranch, AttentionLayer
 from diffaudit.errors import InvalidSetting
 from diffaudit.models.bundled import bundled_folder, load_network
 from diffaudit.models.classifier import Classifier
 from diffaudit.models.networks import build_network
-from diffaudit.perturbation.mask import attention_mask, blend, grad_cam
+from diffaudit.perturbation.mask import attention_mask, blend, grad_cam, label_attention
 
 
 class OneChannel(nn.Module):
@@ -60,6 +61,26 @@ def test_attention_by_hand() -> None:
     torch.testing.assert_close(soft[:, 0].flatten(1), torch.tensor([[0.0, 0.25, 0.5, 1.0], [1.0, 1.0, 1.0, 1.0]]))
     assert attention_mask(maps, 2, threshold=0.5)[0].flatten().tolist() == [0.0, 0.0, 1.0, 1.0]
     assert attention_mask(maps, 8).shape == (2, 1, 8, 8)
+
+
+def test_attention_of_layers_by_their_weights() -> None:
+    """Two tokens of a label, two steps, a layer that counts thrice on 2 x 2 and one of 1 x 1; a third is not asked."""
+    fine, coarse, other = (AttentionLayer(name, "up", "cross", level) for level, name in enumerate("abc"))
+    label = torch.tensor([[False, True, True]])
+
+    def maps(*shares: float) -> torch.Tensor:
+        half = torch.tensor(shares) / 2
+        return torch.stack([1 - 2 * half, half, half], dim=1)[None]
+
+    first = {fine: maps(0.1, 0.2, 0.3, 0.4), coarse: maps(0.5), other: maps(0.9, 0.0, 0.0, 0.0)}
+    second = {fine: maps(0.3, 0.2, 0.1, 0.0), coarse: maps(0.1), other: maps(0.9, 0.0, 0.0, 0.0)}
+    branch = AttentionBranch(steps=(first, second), label=label)
+    found = label_attention(branch, {fine: 3.0, coarse: 1.0})  # (3 * 0.2 + 0.3) / 4
+    torch.testing.assert_close(found, torch.full((1, 4), 0.225))
+    alone = label_attention(AttentionBranch(steps=(first,), label=label), {fine: 2.0})
+    torch.testing.assert_close(alone, torch.tensor([[0.1, 0.2, 0.3, 0.4]]))
+    with pytest.raises(InvalidSetting, match="where its cross-attention is not recorded"):
+        label_attention(branch, {AttentionLayer("d", "mid", "cross"): 1.0})
 
 
 def test_grad_cam_in_closed_form() -> None:

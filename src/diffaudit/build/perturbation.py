@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffaudit import settings as s
 from diffaudit.build.models import build_classifier, build_encoder, build_perceptual, build_prior
-from diffaudit.build.perturbation_terms import build_ramp, build_recording
+from diffaudit.build.perturbation_terms import build_mask, build_ramp, build_recording
 from diffaudit.perturbation.adaea import AdaEA, crossed_losses
 from diffaudit.perturbation.attack import Drive
 from diffaudit.perturbation.ensemble import Agreement, EnsembleRule, Look, Weighted, Worst, image_gradients
@@ -42,7 +42,7 @@ def build_perturber(settings: s.PerturbationSettings, names: tuple[str, ...]) ->
 
 
 def build_plans(settings: s.PerturbationSettings, perturber: Perturber) -> Plans:
-    """The way to the latent and back, what is recorded on it, random views, steps and budget.
+    """The way to the latent and back, what is recorded on it, random views, steps, budget and mask.
 
     Raises:
         InvalidSetting: attention is asked for that the prior does not have on that way.
@@ -63,6 +63,7 @@ def build_plans(settings: s.PerturbationSettings, perturber: Perturber) -> Plans
         ViewPlan(**views),
         StepPlan(**settings.step.model_dump()),
         BudgetPlan(**settings.budget.model_dump()),
+        build_mask(settings, perturber),
     )
 
 

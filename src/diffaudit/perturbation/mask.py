@@ -1,15 +1,17 @@
 """Where a perturbation may act: masks from the prior's attention or from what an ensemble looks at."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffaudit.attention import AttentionBranch, AttentionLayer
 from diffaudit.errors import InvalidSetting
 from diffaudit.models.classifier import Classifier
-from diffaudit.terms.attention_maps import resized_map, resized_picture
+from diffaudit.terms.attention_maps import label_map, resized_map, resized_picture
 
 
 def attention_mask(label_map: Tensor, side: int, *, threshold: float | None = None) -> Tensor:
@@ -27,6 +29,25 @@ def attention_mask(label_map: Tensor, side: int, *, threshold: float | None = No
     tensor([0.0000, 0.2500, 0.5000, 1.0000])
     """
     return _normalised(resized_map(label_map.detach(), side).unflatten(1, (1, side, side)), threshold)
+
+
+def label_attention(branch: AttentionBranch, layers: Mapping[AttentionLayer, float]) -> Tensor:
+    r"""Return what each place gives to the label, on average over the recorded steps, each layer by its weight.
+
+    .. math:: \frac{1}{T} \sum_t \frac{\sum_l w_l A^{t,l}_{b,s}}{\sum_l w_l}
+
+    Shape ``(B, HW)``, on the finest grid among ``layers``, to which the others are brought first; range [0, 1]. Layers
+    that are recorded and not named, as another reader's are, count for nothing.
+
+    Raises:
+        InvalidSetting: for no layers, for one that was not recorded at every step.
+    """
+    if not layers or not branch.steps or any(layer not in step for step in branch.steps for layer in layers):
+        raise InvalidSetting("mask.kind", "be another where its cross-attention is not recorded", "attention")
+    seen = {layer: [label_map(step[layer], branch.label) for step in branch.steps] for layer in layers}
+    side = max(math.isqrt(maps[0].shape[1]) for maps in seen.values())
+    means = [weight * resized_map(torch.stack(seen[layer]).mean(0), side) for layer, weight in layers.items()]
+    return torch.stack(means).sum(0) / sum(layers.values())
 
 
 def grad_cam(

@@ -16,11 +16,12 @@ from diffaudit.models.perceptual import PerceptualFeatures
 from diffaudit.models.prior import DiffusionPrior
 from diffaudit.models.prompts import label_tokens, prompt_with, token_mask
 from diffaudit.perturbation.latents import inverted
-from diffaudit.perturbation.mask import attention_mask, grad_cam
+from diffaudit.perturbation.mask import attention_mask, grad_cam, label_attention
 from diffaudit.perturbation.null_text import null_conditions
-from diffaudit.perturbation.plans import PathPlan, RecordingPlan
+from diffaudit.perturbation.plans import MaskPlan, PathPlan, RecordingPlan
 from diffaudit.perturbation.rendering import RawMaps, TokenMasks, branch_of, render
-from diffaudit.terms import label_map
+
+EVERYWHERE = MaskPlan()
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +84,7 @@ def prepared(
     labels: Tensor,
     path: PathPlan,
     recording: RecordingPlan,
-    *,
-    mask: Literal["none", "attention", "grad_cam"] = "none",
-    threshold: float | None = None,
+    mask: MaskPlan = EVERYWHERE,
 ) -> Scene:
     """Inverts ``images (B, 3, H, W)`` of classes ``labels (B,)`` and looks at the clean way back once.
 
@@ -107,7 +106,7 @@ def prepared(
         if recording.with_rival:
             swapped = prior.condition(embeddings, len(images), words.swapped)
             rival = render(prior, trajectory[-1], swapped, nulls, path, recording.layers, window=recording.window).steps
-    reads_words = any(layer.kind == "cross" for layer in recording.layers) or mask == "attention"
+    reads_words = any(layer.kind == "cross" for layer in recording.layers) or mask.kind == "attention"
     own = words.masks(condition.tokens.shape[1]) if reads_words else None
     seen = branch_of(clean.steps, own, weights=recording.head_weights)
     side = trajectory[-1].shape[-1]
@@ -124,7 +123,7 @@ def prepared(
         rival=rival,
         own_tokens=own,
         swapped_tokens=words.swapped_masks(condition.tokens.shape[1]) if recording.with_rival else None,
-        mask=_mask(perturber, images, labels, seen, mask, side, threshold),
+        mask=_mask(perturber, images, labels, seen, mask, side),
     )
 
 
@@ -224,19 +223,13 @@ def _mask(
     images: Tensor,
     labels: Tensor,
     clean: AttentionBranch,
-    kind: Literal["none", "attention", "grad_cam"],
+    mask: MaskPlan,
     side: int,
-    threshold: float | None,
 ) -> Tensor | None:
-    match kind:
+    match mask.kind:
         case "none":
             return None
         case "grad_cam":
-            return grad_cam(list(perturber.surrogates.values()), images, labels, side, threshold=threshold)
+            return grad_cam(list(perturber.surrogates.values()), images, labels, side, threshold=mask.threshold)
         case "attention":
-            maps = [found for step in clean.steps for layer, found in step.items() if layer.kind == "cross"]
-            if not maps:
-                raise InvalidSetting("mask.kind", "be another where no cross-attention is recorded", kind)
-            finest = max(found.shape[1] for found in maps)
-            seen = [label_map(found, clean.label) for found in maps if found.shape[1] == finest]
-            return attention_mask(torch.stack(seen).mean(0), side, threshold=threshold)
+            return attention_mask(label_attention(clean, mask.layers), side, threshold=mask.threshold)

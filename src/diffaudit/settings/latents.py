@@ -71,22 +71,32 @@ class Attention(Section):
         return self
 
 
+Level = Annotated[int, Field(ge=0)]
+"""As a key of a mapping, which in JSON is text."""
+
+
 class Layers(Section):
     """Which attention layers are read, and how much each one on the way down, in the middle and on the way up counts.
 
     Attributes:
-        levels: only those where the latent's side is halved so often; null: all.
+        levels: only those where the latent's side is halved so often: a list of them, or how much each one counts
+            beside its place, as ``{0: 2.0, 1: 1.0}`` for a grid that counts twice as much as the next coarser one;
+            null: all, once each.
     """
 
     down: Weight = 0.0
     mid: Weight = 1.0
     up: Weight = 1.0
-    levels: Annotated[list[Count], Field(min_length=1)] | None = None
+    levels: Annotated[list[Count], Field(min_length=1)] | Annotated[dict[Level, Weight], Field(min_length=1)] | None = (
+        None
+    )
 
     @model_validator(mode="after")
     def _something_is_read(self) -> Self:
         if not self.down + self.mid + self.up:
             raise ValueError("one of `down`, `mid` and `up` should be above 0. Found 0 for each.")
+        if isinstance(self.levels, dict) and not any(self.levels.values()):
+            raise ValueError(f"one of `levels` should be above 0. Found {self.levels}.")
         return self
 
 

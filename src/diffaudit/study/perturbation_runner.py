@@ -136,8 +136,7 @@ def _batch(
         pictures.labels[rows],
         plans.path,
         plans.recording,
-        mask=settings.mask.kind,
-        threshold=settings.mask.threshold,
+        plans.mask,
     )
     goal = build.goal_of(settings, scene)
     before = int(rows[0])
