@@ -15,6 +15,7 @@ from diffaudit.models.perceptual import PerceptualFeatures
 from diffaudit.models.prior import DiffusionPrior
 from diffaudit.objective import Entry, Objective
 from diffaudit.perturbation.attack import Drive, attack
+from diffaudit.perturbation.distractors import nearest_names
 from diffaudit.perturbation.ensemble import Weighted
 from diffaudit.perturbation.latents import inverted
 from diffaudit.perturbation.mask import grad_cam
@@ -94,26 +95,6 @@ def test_confusion_is_the_second_choice_of_the_mean_of_the_predictions(worded_pr
     assert found.tolist() == [2, 0, 0]
 
 
-class Angles(nn.Module):
-    """Every word of a class is a direction: that of its number; other words are none."""
-
-    NUMBERS: Mapping[str, float] = {"long red hair": 0.0, "short black hair": 1.2, "long blond hair": 0.5}
-
-    def forward(self, prompts: list[str]) -> Tensor:
-        angles = torch.tensor([self.NUMBERS[prompt.removeprefix("a portrait of a person with ")] for prompt in prompts])
-        length = torch.tensor([[1.0], [9.0], [2.0]])  # how loud a text is does not count
-        directions = torch.stack([angles.cos(), angles.sin()], dim=1) * length
-        return torch.stack([directions + 1, directions - 1], dim=1)
-
-
-def test_text_is_the_nearest_by_angle_whatever_the_picture(worded_prior: DiffusionPrior) -> None:
-    prior = DiffusionPrior(worded_prior.autoencoder, worded_prior.unet, worded_prior.scheduler, text=Angles())  # type: ignore[arg-type]
-    images, labels = pictures()
-    found = chosen_distractors(perturber_of(prior, distractor="text"), images, labels)
-    assert found is not None
-    assert found.tolist() == [2, 0, 2]
-
-
 @pytest.mark.parametrize("kind", ["text", "confusion"])
 def test_a_distractor_is_never_the_own_class(worded_prior: DiffusionPrior, kind: str) -> None:
     images = torch.rand(9, 3, 64, 64)
@@ -123,16 +104,23 @@ def test_a_distractor_is_never_the_own_class(worded_prior: DiffusionPrior, kind:
     assert not (found == labels).any()
 
 
-def test_a_distractor_never_bears_the_own_name(worded_prior: DiffusionPrior) -> None:
-    """As two classes of ImageNet that are both called crane."""
-    names = ("crane", "fox", "Crane")
-    models = {"one": constant(0.5, 0.1, 0.4)}
-    perturber = replace(perturber_of(worded_prior, models, distractor="confusion"), names=names)
-    found = chosen_distractors(perturber, *pictures())
-    assert found is not None
-    assert found.tolist() == [1, 1, 0]
-    with pytest.raises(InvalidSetting, match="have different names where a distractor is chosen"):
-        chosen_distractors(replace(perturber, names=("crane",) * 3), *pictures())
+def test_text_names_the_rivals_once_whatever_the_template(worded_prior: DiffusionPrior) -> None:
+    perturber = perturber_of(worded_prior, distractor="text")
+    between = replace(perturber, template="{label} beside a person with {distractor}")
+    assert worded_prior.text is not None
+    calls: list[int] = []
+    handle = worded_prior.text.encoder.register_forward_hook(lambda *_: calls.append(1))
+    images, labels = pictures()
+    found = [chosen_distractors(between, images, labels), chosen_distractors(between, images, labels.flip(0))]
+    handle.remove()
+    assert len(calls) == 1
+    assert found[0] is not None
+    assert found[1] is not None
+    assert torch.equal(found[0].flip(0), found[1])
+    assert torch.equal(found[0], nearest_names(worded_prior.text, NAMES)[labels])
+    words = [f"{NAMES[one]} beside a person with {NAMES[other]}" for one, other in zip(labels, found[0], strict=True)]
+    scene = prepared(between, images, labels, PATH, NOTHING)
+    assert torch.equal(scene.condition.tokens, worded_prior.condition(None, 3, words).tokens)
 
 
 def test_none_and_a_prior_without_words(toy_prior: MakePrior, worded_prior: DiffusionPrior) -> None:
