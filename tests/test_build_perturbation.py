@@ -396,14 +396,34 @@ def test_plans_say_what_the_settings_say(values: dict[str, Any]) -> None:
 
 
 def test_a_perturber_holds_what_is_named_and_no_judge(values: dict[str, Any]) -> None:
-    settings = settings_of(values, prompts=values["prompts"] | {"template": "a {label}", "distractor": "text"})
-    perturber = build_perturber(settings, HAIR_LABELS)
+    prompts = values["prompts"] | {"template": "a {label}", "distractor": "text"}
+    perturber = build_perturber(settings_of(values, prompts=prompts, terms=[{"kind": "contrast"}]), HAIR_LABELS)
     assert list(perturber.surrogates) == ["residual"]
     assert (perturber.names, perturber.template, perturber.distractor) == (HAIR_LABELS, "a {label}", "text")
     assert perturber.encoder is not None
     assert perturber.encoder.dimension == 16
     without = build_perturber(settings_of(values, prompts={"identity": None}), HAIR_LABELS)
     assert without.encoder is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"terms": [{"kind": "entropy"}]}, False),
+        ({"terms": [{"kind": "entropy"}, {"kind": "contrast"}]}, True),
+        ({"terms": [{"kind": "replace"}]}, True),
+        ({"terms": [], "goal": "distractor"}, True),
+        ({"terms": [], "loss": {"kind": "distribution", "toward": "distractor"}}, True),
+        ({"terms": [], "prompts": {"identity": None, "name_rival": "always"}}, True),
+        ({"terms": [], "prompts": {"identity": None, "template": "a {label} and no {distractor}"}}, True),
+        ({"terms": [], "prompts": {"identity": None, "distractor": "none"}}, False),
+    ],
+)
+def test_the_rival_is_named_where_it_is_read_or_asked_for(
+    values: dict[str, Any], changes: dict[str, Any], named: bool
+) -> None:
+    perturber = build_perturber(settings_of(values, **changes), HAIR_LABELS)
+    assert (perturber.distractor != "none") == named
 
 
 # Pictures -------------------------------------------------------------------------------------------------------------

@@ -125,6 +125,10 @@ def test_weights_of_an_ensemble_are_one_a_surrogate() -> None:
             {"prompts": {"template": "{label} by {distractor}", "distractor": "none"}},
             "`template` should have no {distractor} where none is chosen. Found '{label} by {distractor}'.",
         ),
+        (
+            {"prompts": {"distractor": "none", "name_rival": "always"}},
+            "`name_rival` should be where_read where `distractor` is none. Found 'always'.",
+        ),
         ({"attention": {"window": [0.9, 0.5]}}, "`window` should be two numbers, the smaller one first."),
         ({"attention": {"window": [0.5, 1.5]}}, "less than or equal to 1"),
         ({"terms": [{"kind": "entropy", "layers": {"mid": 0, "up": 0}}]}, "one of `down`, `mid` and `up` should be"),

@@ -37,7 +37,7 @@ def build_perturber(settings: s.PerturbationSettings, names: tuple[str, ...]) ->
         template=settings.prompts.template,
         perceptual=build_perceptual(settings.perceptual),
         encoder=None if settings.prompts.identity is None else build_encoder(settings.prompts.identity),
-        distractor=settings.prompts.distractor,
+        distractor=settings.prompts.distractor if settings.names_rivals else "none",
     )
 
 

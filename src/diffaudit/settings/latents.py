@@ -44,11 +44,16 @@ class Prompts(Section):
     """The encoder whose embedding of each picture is a condition too; null for a prior that knows words alone."""
     distractor: Literal["none", "text", "confusion"] = "confusion"
     """The rival class of each picture: nearest by the text encoder, or the surrogates' second choice."""
+    name_rival: Literal["where_read", "always"] = "where_read"
+    """Prompts name the label alone, and the rival beside it where a term, the goal or the loss reads it, or always. A
+    template with ``{distractor}`` always names it."""
 
     @model_validator(mode="after")
     def _label_has_a_place(self) -> Self:
         if "{label}" not in self.template:
             raise ValueError(f"`template` should have the place of the label, {{label}}. Found {self.template!r}.")
+        if self.distractor == "none" and self.name_rival == "always":
+            raise ValueError("`name_rival` should be where_read where `distractor` is none. Found 'always'.")
         if self.distractor == "none" and "{distractor}" in self.template:
             raise ValueError(f"`template` should have no {{distractor}} where none is chosen. Found {self.template!r}.")
         return self
