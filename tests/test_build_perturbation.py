@@ -205,7 +205,8 @@ def drive_parts() -> tuple[Perturber, Scene]:
         ({"kind": "worst"}, Worst),
         ({"kind": "agreement", "tau": 2.0}, Agreement),
         ({"kind": "improvement", "tau": 3.0}, Improvement),
-        ({"kind": "adaea"}, AdaEA),
+        ({"kind": "adaea", "as_published": False}, AdaEA),
+        ({"kind": "adaea", "as_published": True}, AdaEA),
     ],
 )
 @pytest.mark.parametrize("goal", [None, "distractor"])
@@ -219,8 +220,12 @@ def test_every_rule_builds_and_weighs(
     assert type(one.rule) is kind
     assert one.rule is not other.rule
     generator = torch.Generator().manual_seed(2)
-    combined = one.rule(torch.randn(2, 2, 3, 8, 8, generator=generator), torch.randn(2, 2, generator=generator))
+    gradients, numbers = torch.randn(2, 2, 3, 8, 8, generator=generator), torch.randn(2, 2, generator=generator)
+    combined = one.rule(gradients, numbers, -numbers)
     torch.testing.assert_close(combined.weights.sum(0), torch.ones(2))
+    for name in ("tau", "as_published"):
+        if name in ensemble:
+            assert getattr(one.rule, name) == ensemble[name]
     if ensemble["kind"] == "weighted":
         assert combined.weights[:, 0].tolist() == pytest.approx([0.75, 0.25])
 

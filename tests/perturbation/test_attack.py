@@ -16,7 +16,8 @@ from diffaudit.models.perceptual import PerceptualFeatures
 from diffaudit.models.prior import DiffusionPrior
 from diffaudit.objective import Entry, Objective
 from diffaudit.perturbation.attack import Attacked, Drive, Iteration, attack, fooling
-from diffaudit.perturbation.ensemble import Agreement, Weighted
+from diffaudit.perturbation.ensemble import Agreement, Combined, Weighted
+from diffaudit.perturbation.improvement import Improvement
 from diffaudit.perturbation.movers import AdamWMover, MomentumMover, Mover
 from diffaudit.perturbation.plans import BudgetPlan, PathPlan, Plans, RecordingPlan, StepPlan, ViewPlan
 from diffaudit.perturbation.rendering import render
@@ -440,6 +441,21 @@ def test_one_pull_back_serves_all_models(prior: DiffusionPrior, in_latent: bool,
     attacked((perturber, scene), drive=margin_drive(scene, in_latent=in_latent), path=path, iterations=3)
     handle.remove()
     assert len(calls) == 3 * each
+
+
+def test_models_on_which_nothing_is_gained_weigh_alike_under_random_views(toy: tuple[Perturber, Scene]) -> None:
+    """Nothing moves, so that no margin does; the losses do, with every second iteration's views."""
+    rule, weights, losses = Improvement(), [], []
+
+    def note(_: nn.Module, given: tuple[Tensor, ...], found: Combined) -> None:
+        weights.append(found.weights)
+        losses.append(given[1])
+
+    rule.register_forward_hook(note)
+    attacked(toy, drive=margin_drive(toy[1], rule=rule), mover=Recorder(), views=TURNED, iterations=6)
+    moved = torch.stack(losses).diff(dim=0)
+    assert (moved[:, 0] - moved[:, 1]).abs().max() > 0.01  # and not by the same for both
+    assert all(torch.equal(found, torch.full((2, 3), 0.5)) for found in weights)
 
 
 # Terms ----------------------------------------------------------------------------------------------------------------

@@ -100,6 +100,6 @@ class AdaEA(EnsembleRule):
         self.threshold = threshold
         self.as_published = as_published
 
-    def forward(self, gradients: Tensor, losses: Tensor) -> Combined:
+    def forward(self, gradients: Tensor, losses: Tensor, margins: Tensor) -> Combined:
         kept = disparity(gradients, as_published=self.as_published) >= self.threshold
         return Combined(self.weights, weighted_gradient(gradients, self.weights) * kept)

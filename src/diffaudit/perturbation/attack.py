@@ -131,7 +131,7 @@ def attack(
         if last or not bool(moving.any()):
             break
         drawn = _views(image, plans.views, numbers, seed, number)
-        gradient = _pulled(perturber, drive, image, latents, drawn, number)
+        gradient = _pulled(perturber, drive, image, latents, drawn, margins, number)
         parts: dict[str, Tensor] = {}
         if objective is not None:
             kept = kept_heads(rendered.steps, recording.keep_heads, heads.manual_seed(seed * 1_000_003 + number))
@@ -160,16 +160,22 @@ def attack(
 
 
 def _pulled(
-    perturber: Perturber, drive: Drive, image: Tensor, latents: Tensor, views: Sequence[View], number: int
+    perturber: Perturber,
+    drive: Drive,
+    image: Tensor,
+    latents: Tensor,
+    views: Sequence[View],
+    margins: Tensor,
+    number: int,
 ) -> Tensor:
     """The surrogates' combined gradient at the latent, by its weight; the graph is kept for the terms."""
     models = [model.logits for model in perturber.surrogates.values()]
     gradients, losses = image_gradients(models, image, drive.loss, views=views)
     if drive.in_latent:
         gradients = torch.stack([pull_back(image, latents, one, retain_graph=True) for one in gradients])
-        pulled = drive.rule(gradients, losses).gradient
+        pulled = drive.rule(gradients, losses, margins).gradient
     else:
-        pulled = pull_back(image, latents, drive.rule(gradients, losses).gradient, retain_graph=True)
+        pulled = pull_back(image, latents, drive.rule(gradients, losses, margins).gradient, retain_graph=True)
     if drive.unit:
         length = pulled.flatten(1).norm(dim=1).clamp(min=torch.finfo(pulled.dtype).tiny)
         pulled = pulled / length[:, None, None, None]

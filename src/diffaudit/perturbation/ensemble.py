@@ -121,10 +121,14 @@ def agreement_weights(gradients: Tensor, *, tau: float = 7.0) -> Tensor:
 
 
 class EnsembleRule(nn.Module, ABC):
-    """``gradients (M, B, 3, H, W), losses (M, B) -> Combined``, of losses to lower; an image's row is its own."""
+    """``gradients (M, B, 3, H, W), losses (M, B), margins (M, B) -> Combined``; an image's row is its own.
+
+    Gradients and losses, to lower, are those of an iteration's views; margins are by how much each model is fooled by
+    the 8-bit picture itself, so that they compare from one iteration to the next.
+    """
 
     @abstractmethod
-    def forward(self, gradients: Tensor, losses: Tensor) -> Combined:
+    def forward(self, gradients: Tensor, losses: Tensor, margins: Tensor) -> Combined:
         """Weights and their combined gradient."""
 
 
@@ -144,7 +148,7 @@ class Weighted(EnsembleRule):
             raise InvalidSetting("weights", "be finite numbers of at least 0, not all 0", list(weights or ()))
         self.register_buffer("weights", None if given is None else given / given.sum())
 
-    def forward(self, gradients: Tensor, losses: Tensor) -> Combined:
+    def forward(self, gradients: Tensor, losses: Tensor, margins: Tensor) -> Combined:
         weights = self.weights
         if weights is None:
             weights = losses.new_full((len(losses),), 1 / len(losses))
@@ -157,7 +161,7 @@ class Weighted(EnsembleRule):
 class Worst(EnsembleRule):
     """:func:`worst_weights`: the gradient of the least fooled model."""
 
-    def forward(self, gradients: Tensor, losses: Tensor) -> Combined:
+    def forward(self, gradients: Tensor, losses: Tensor, margins: Tensor) -> Combined:
         weights = worst_weights(losses)
         return Combined(weights, weighted_gradient(gradients, weights))
 
@@ -175,7 +179,7 @@ class Agreement(EnsembleRule):
             raise InvalidSetting("tau", "be a finite number of at least 0", tau)
         self.tau = tau
 
-    def forward(self, gradients: Tensor, losses: Tensor) -> Combined:
+    def forward(self, gradients: Tensor, losses: Tensor, margins: Tensor) -> Combined:
         weights = agreement_weights(gradients, tau=self.tau)
         return Combined(weights, weighted_gradient(unit_gradients(gradients), weights))
 

@@ -12,8 +12,8 @@ class Ensemble(Section):
 
     Attributes:
         kind: `mean` of their losses; `weighted` as ``weights`` say; `worst`: the least fooled one; `agreement`: by the
-            cosine with the mean direction; `improvement`: by how fast each is being fooled; `adaea`: adaptive gradient
-            modulation with the disparity-reduced filter.
+            cosine with the mean direction; `improvement`: by how much the margin of each has grown of late; `adaea`:
+            adaptive gradient modulation with the disparity-reduced filter.
         space: where gradients are compared: at the decoded image, with one pull-back, or at the latent, with one a
             model.
         unit: whether the combined gradient is brought to length 1 at each picture's latent before it is weighed.
