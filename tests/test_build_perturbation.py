@@ -235,6 +235,8 @@ def test_an_ensembles_space_and_length(values: dict[str, Any]) -> None:
     other = build_drive(settings_of(values, ensemble={"space": "latent", "unit": False}), *drive_parts())
     assert (default.in_latent, default.unit) == (False, True)
     assert (other.in_latent, other.unit) == (True, False)
+    fused = build_drive(settings_of(values, ensemble={"kind": "mean", "of": "logits"}), *drive_parts())
+    assert (default.of_logits, fused.of_logits) == (False, True)
 
 
 # Terms ----------------------------------------------------------------------------------------------------------------

@@ -144,6 +144,7 @@ def test_weights_of_an_ensemble_are_one_a_surrogate() -> None:
             {"terms": [{"kind": "entropy"}, {"kind": "entropy"}]},
             "`terms` should hold one of a kind. Found entropy, entropy.",
         ),
+        ({"ensemble": {"of": "logits"}}, "`of` should be losses where `kind` is agreement. Found 'logits'."),
         ({"ensemble": {"tau": -1.0}}, "greater than or equal to 0"),
         ({"ensemble": {"kind": "weighted"}}, "`weights` should hold one above 0 where `kind` is weighted. Found None."),
         ({"ensemble": {"kind": "weighted", "weights": [0, 0, 0]}}, "`weights` should hold one above 0"),

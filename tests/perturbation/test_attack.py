@@ -429,6 +429,22 @@ def test_the_mean_is_the_same_at_the_image_and_at_the_latent(toy: tuple[Perturbe
     assert not torch.allclose(image.latents, toy[1].latents, atol=1e-2)
 
 
+@pytest.mark.parametrize("in_latent", [False, True])
+def test_mean_logits_are_those_of_one_model(toy: tuple[Perturber, Scene], in_latent: bool) -> None:
+    """The mean of two linear models is the linear one of their mean weights."""
+    perturber, scene = toy
+    one, other = (model.model[1] for model in perturber.surrogates.values())  # type: ignore[index]
+    head = nn.Linear(192, 3)
+    head.weight.data = (one.weight + other.weight) / 2
+    head.bias.data = (one.bias + other.bias) / 2
+    single = Classifier(nn.Sequential(nn.Flatten(), head), size=8, fingerprint="mean")
+    alone, together = Recorder(), Recorder()
+    attacked((replace(perturber, surrogates={"mean": single}), scene), mover=alone)
+    drive = margin_drive(scene, of_logits=True, in_latent=in_latent)
+    attacked(toy, drive=drive, mover=together)
+    torch.testing.assert_close(together.gradients[0], alone.gradients[0], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(("in_latent", "each"), [(False, 1), (True, 3)])
 def test_one_pull_back_serves_all_models(prior: DiffusionPrior, in_latent: bool, each: int) -> None:
     prior = prior.float()

@@ -15,7 +15,7 @@ from diffaudit.perturbation.ensemble import (
     Weighted,
     Worst,
     agreement_weights,
-    fused_logits,
+    fused,
     image_gradients,
     unit_gradients,
     weighted_gradient,
@@ -142,16 +142,23 @@ def test_views_are_averaged_and_the_same_for_every_model(surrogates: list[nn.Mod
     assert len(seen) == 3
 
 
-def test_linear_losses_of_fused_logits_have_the_weighted_gradient(
-    surrogates: list[nn.Module], pictures: Tensor
-) -> None:
-    weights = torch.rand(3, 4, dtype=torch.float64)
-    labels = torch.tensor([0, 1, 2, 3])
-    gradients, _ = image_gradients(surrogates, pictures, lambda logits: logits.gather(1, labels[:, None])[:, 0])
+def test_a_fused_ensemble_is_the_mean_of_the_logits(surrogates: list[nn.Module], pictures: Tensor) -> None:
+    """A loss that is linear in the logits cannot tell it from the mean of the losses; cross-entropy can."""
+    labels, rule = torch.tensor([0, 1, 2, 3]), Weighted()
+
+    def both(loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        apart, losses = image_gradients(surrogates, pictures, loss)
+        together, loss_of_mean = image_gradients([fused(surrogates)], pictures, loss)
+        return rule(apart, losses, -losses).gradient, rule(together, loss_of_mean, -losses).gradient
+
+    linear = both(lambda logits: logits.gather(1, labels[:, None])[:, 0])
+    torch.testing.assert_close(*linear)
+    losses, logits = both(lambda logits: negated_cross_entropy(logits, labels))
     start = pictures.clone().requires_grad_()
-    fused = fused_logits(torch.stack([model(start) for model in surrogates]), weights)
-    (expected,) = torch.autograd.grad(fused.gather(1, labels[:, None]).sum(), start)
-    torch.testing.assert_close(weighted_gradient(gradients, weights), expected)
+    mean = torch.stack([model(start) for model in surrogates]).mean(0)
+    (expected,) = torch.autograd.grad(negated_cross_entropy(mean, labels).sum(), start)
+    torch.testing.assert_close(logits, expected)
+    assert not torch.allclose(losses, logits, rtol=1e-2)
 
 
 def test_worst_is_the_gradient_of_the_maximum() -> None:

@@ -78,6 +78,7 @@ def build_drive(settings: s.PerturbationSettings, perturber: Perturber, scene: S
         weight=lambda iteration: ramp.at(iteration, steps),
         unit=settings.ensemble.unit,
         in_latent=settings.ensemble.space == "latent",
+        of_logits=settings.ensemble.of == "logits",
     )
 
 

@@ -12,7 +12,7 @@ from diffaudit.eight_bit import to_bytes
 from diffaudit.errors import NotFinite
 from diffaudit.objective import Objective
 from diffaudit.perturbation.best import Best
-from diffaudit.perturbation.ensemble import EnsembleRule, Look, image_gradients
+from diffaudit.perturbation.ensemble import EnsembleRule, Look, fused, image_gradients
 from diffaudit.perturbation.mask import blend
 from diffaudit.perturbation.movers import Mover
 from diffaudit.perturbation.plans import Plans, ViewPlan
@@ -33,6 +33,7 @@ class Drive:
         weight: by iteration.
         unit: whether the pulled-back gradient is brought to length 1 per image before it is weighed.
         in_latent: whether gradients are compared at the latent, with one pull-back a model, and not at the image.
+        of_logits: whether the surrogates are :func:`.fused` into one model first, so that the rule has one gradient.
     """
 
     loss: Look
@@ -40,6 +41,7 @@ class Drive:
     weight: Callable[[int], float]
     unit: bool = True
     in_latent: bool = False
+    of_logits: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,8 +171,9 @@ def _pulled(
     number: int,
 ) -> Tensor:
     """The surrogates' combined gradient at the latent, by its weight; the graph is kept for the terms."""
-    models = [model.logits for model in perturber.surrogates.values()]
-    gradients, losses = image_gradients(models, image, drive.loss, views=views)
+    models: list[Look] = [model.logits for model in perturber.surrogates.values()]
+    asked = [fused(models)] if drive.of_logits else models
+    gradients, losses = image_gradients(asked, image, drive.loss, views=views)
     if drive.in_latent:
         gradients = torch.stack([pull_back(image, latents, one, retain_graph=True) for one in gradients])
         pulled = drive.rule(gradients, losses, margins).gradient

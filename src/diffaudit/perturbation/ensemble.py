@@ -51,13 +51,13 @@ def image_gradients(
     return torch.stack(gradients), torch.stack(losses)
 
 
-def fused_logits(logits: Tensor, weights: Tensor) -> Tensor:
-    r"""Return :math:`\sum_m w_{m,b} l_{m,b}`, an ensemble that acts as one model; ``(M, B, C), (M, B) -> (B, C)``.
+def fused(models: Sequence[Look]) -> Look:
+    r"""Return the ensemble as one model, whose logits are the mean of theirs: :math:`x \mapsto \frac1M \sum_m l_m(x)`.
 
-    >>> fused_logits(torch.tensor([[[1.0, 0.0]], [[0.0, 4.0]]]), torch.tensor([[0.5], [0.5]]))
-    tensor([[0.5000, 2.0000]])
+    >>> fused([lambda images: images, lambda images: 3 * images])(torch.ones(1, 2))
+    tensor([[2., 2.]])
     """
-    return (weights[..., None] * logits).sum(0)
+    return lambda images: torch.stack([model(images) for model in models]).mean(0)
 
 
 def weighted_gradient(gradients: Tensor, weights: Tensor) -> Tensor:

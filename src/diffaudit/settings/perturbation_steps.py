@@ -11,9 +11,10 @@ class Ensemble(Section):
     """How the surrogates' gradients become one.
 
     Attributes:
-        kind: `mean` of their losses; `weighted` as ``weights`` say; `worst`: the least fooled one; `agreement`: by the
+        kind: `mean`; `weighted` as ``weights`` say; `worst`: the least fooled one; `agreement`: by the
             cosine with the mean direction; `improvement`: by how much the margin of each has grown of late; `adaea`:
             adaptive gradient modulation with the disparity-reduced filter.
+        of: what `mean` is the mean of: the models' losses, or their logits, whose one loss is taken.
         space: where gradients are compared: at the decoded image, with one pull-back, or at the latent, with one a
             model.
         unit: whether the combined gradient is brought to length 1 at each picture's latent before it is weighed.
@@ -22,11 +23,18 @@ class Ensemble(Section):
     """
 
     kind: Literal["mean", "weighted", "worst", "agreement", "improvement", "adaea"] = "agreement"
+    of: Literal["losses", "logits"] = "losses"
     space: Literal["image", "latent"] = "image"
     unit: bool = True
     weights: list[Weight] | None = None
     tau: Weight = 7.0
     as_published: bool = False
+
+    @model_validator(mode="after")
+    def _logits_have_a_mean(self) -> Self:
+        if self.of == "logits" and self.kind != "mean":
+            raise ValueError(f"`of` should be losses where `kind` is {self.kind}. Found 'logits'.")
+        return self
 
     @model_validator(mode="after")
     def _weights_where_they_count(self) -> Self:
