@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from diffaudit.candidate import Candidate
 from diffaudit.eight_bit import to_bytes
-from diffaudit.errors import NotFinite
 from diffaudit.models.attention import attention_layers
 from diffaudit.models.classifier import Classifier
 from diffaudit.models.conditioning import Condition
@@ -18,7 +17,7 @@ from diffaudit.objective import Entry, Objective
 from diffaudit.perturbation.attack import Attacked, Drive, Iteration, attack, fooling
 from diffaudit.perturbation.ensemble import Agreement, Combined, Weighted
 from diffaudit.perturbation.improvement import Improvement
-from diffaudit.perturbation.movers import AdamWMover, MomentumMover, Mover
+from diffaudit.perturbation.movers import AdamWMover, MomentumMover, Mover, mover_of
 from diffaudit.perturbation.plans import BudgetPlan, PathPlan, Plans, RecordingPlan, StepPlan, ViewPlan
 from diffaudit.perturbation.rendering import render
 from diffaudit.perturbation.scene import Perturber, Scene, prepared
@@ -512,7 +511,7 @@ def test_attention_is_spread_on_a_real_unet(worded_prior: DiffusionPrior, keep_h
 
 
 class Broken(Term):
-    """Not a number from the second iteration on."""
+    """Not a number for the second picture, from the second iteration on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -520,12 +519,36 @@ class Broken(Term):
 
     def forward(self, candidate: Candidate) -> Tensor:
         self.calls += 1
-        return candidate.image.flatten(1).mean(1) * (1.0 if self.calls < 2 else torch.nan)
+        values = candidate.image.flatten(1).mean(1)
+        return values * values.new_tensor([1.0, 1.0 if self.calls < 2 else torch.nan, 1.0])
 
 
-def test_a_gradient_that_is_not_finite_stops_it(toy: tuple[Perturber, Scene]) -> None:
-    objective = Objective([Entry(name="broken", group="broken", term=Broken())], Fixed({"broken": 1.0}))
-    seen: list[Iteration] = []
-    with pytest.raises(NotFinite, match="gradient of the latent"):
-        attacked(toy, objective=objective, watch=seen)
-    assert [step.number for step in seen] == [0]
+class Whole(Term):
+    """The same, always a number."""
+
+    def forward(self, candidate: Candidate) -> Tensor:
+        return candidate.image.flatten(1).mean(1)
+
+
+@pytest.mark.parametrize("step", [STEP, replace(STEP, kind="momentum")], ids=["adamw", "sign"])
+def test_a_picture_whose_gradient_is_not_finite_is_left_alone_and_the_others_go_on(
+    toy: tuple[Perturber, Scene], step: StepPlan
+) -> None:
+    def run(term: Term, iterations: int) -> Attacked:
+        objective = Objective([Entry(name="it", group="it", term=term)], Fixed({"it": 1.0}))
+        return attacked(toy, objective=objective, mover=mover_of(step), iterations=iterations, keep="last")
+
+    found, whole, once = run(Broken(), 4), run(Whole(), 4), run(Whole(), 1)
+    assert found.broken.tolist() == [False, True, False]
+    assert found.iterations.tolist() == [4, 1, 4]
+    assert torch.equal(found.latents[[0, 2]], whole.latents[[0, 2]])
+    assert torch.equal(found.latents[1], once.latents[1])
+    assert not whole.broken.any()
+
+
+def test_pictures_that_are_all_broken_are_what_they_were(toy: tuple[Perturber, Scene]) -> None:
+    drive = margin_drive(toy[1], weight=lambda _: torch.nan)
+    found = attacked(toy, drive=drive)
+    assert found.broken.all()
+    assert found.iterations.tolist() == [0, 0, 0]
+    assert torch.equal(found.images, to_bytes(toy[1].rebuilt))

@@ -1,15 +1,19 @@
 """A perturbation of three faces, made, stopped, gone on with, and refused where it must be."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from diffaudit.errors import RunConflict, ThreatModelViolation
 from diffaudit.events import Event
+from diffaudit.perturbation.attack import Attacked, attack
 from diffaudit.records import RunFolder, read_perturbation_records
 from diffaudit.settings import PerturbationSettings
+from diffaudit.study import perturbation_runner
 from diffaudit.study.checkpoints import load_tensors
 from diffaudit.study.perturbation_runner import run_perturbation
 
@@ -145,3 +149,17 @@ def test_the_rebuilt_row_may_be_left_out(settings: PerturbationSettings, tmp_pat
     folder = run_perturbation(bare, tmp_path / "run", command="test")
     assert {record.row for record in read_perturbation_records(RunFolder(folder).records)} == {"attack"}
     assert not (folder / "images" / "rebuilt").exists()
+
+
+def test_a_picture_that_broke_off_is_noted(
+    settings: PerturbationSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaking(*given: Any, **options: Any) -> Attacked:
+        found = attack(*given, **options)
+        return replace(found, broken=torch.tensor([False, True][: len(found.images)]))
+
+    monkeypatch.setattr(perturbation_runner, "attack", breaking)
+    judging = settings.judging.model_copy(update={"rebuilt": False, "defences": [], "encoder": None})
+    folder = run_perturbation(settings.model_copy(update={"judging": judging}), tmp_path / "run", command="test")
+    notes = json.loads(RunFolder(folder).metrics.read_text())["notes"]
+    assert "attack: 1 of 3 left alone early, for a gradient was not finite (face-0001)." in notes

@@ -9,7 +9,6 @@ from torch import Tensor
 from diffaudit.attention import AttentionBranch, AttentionLayer, AttentionView
 from diffaudit.candidate import Candidate
 from diffaudit.eight_bit import to_bytes
-from diffaudit.errors import NotFinite
 from diffaudit.objective import Objective
 from diffaudit.perturbation.best import Best
 from diffaudit.perturbation.ensemble import EnsembleRule, Look, fused, image_gradients
@@ -64,6 +63,7 @@ class Attacked:
         margin: ``(B,)`` by which every surrogate is fooled, in logits; negative: one is not.
         distance: ``(B,)`` perceptual distance to the picture.
         iterations: ``(B,)`` taken until the picture was left alone.
+        broken: ``(B,)`` whether it was left alone because its gradient was not finite.
     """
 
     images: Tensor
@@ -71,6 +71,7 @@ class Attacked:
     margin: Tensor
     distance: Tensor
     iterations: Tensor
+    broken: Tensor
 
 
 def fooling(logits: Tensor, labels: Tensor, goal: Tensor | None) -> Tensor:
@@ -101,15 +102,14 @@ def attack(
 
     A picture that fools every surrogate by ``budget.stop_margin``, within ``budget.perceptual``, moves no more. No
     picture's way depends on the others: gradients are sums over the batch, ensemble weights are per image, and random
-    views are drawn by the ``numbers (B,)`` of the pictures, ``seed`` and iteration.
-
-    Raises:
-        NotFinite: a gradient that is not finite; the best iterates so far are lost, those of other batches are not.
+    views are drawn by the ``numbers (B,)`` of the pictures, ``seed`` and iteration. A picture whose gradient is not
+    finite is left alone with the iterate that is kept of it, and the others go on.
     """
     recording, budget = plans.recording, plans.budget
     latents = scene.latents.clone()
     best = Best(perturber.perceptual, scene, plans.budget)
     moving = torch.ones(len(latents), dtype=torch.bool)
+    broken = torch.zeros_like(moving)
     taken = torch.zeros(len(latents), dtype=torch.long)
     heads = torch.Generator()
     for number in range(budget.iterations + 1):
@@ -150,15 +150,18 @@ def attack(
             parts = scored.parts
             if scored.value.requires_grad:
                 gradient = gradient + torch.autograd.grad(scored.value.sum(), latents)[0]
-        if not bool(gradient.isfinite().all()):
-            raise NotFinite(["gradient of the latent"], step=number)
+        broken |= moving & ~gradient.isfinite().flatten(1).all(1)
+        moving = moving & ~broken
+        if not bool(moving.any()):
+            break
+        gradient = torch.where(moving[:, None, None, None], gradient, 0.0)
         if on_iteration is not None:
             on_iteration(Iteration(number, parts, margins, moving))
         stepped = mover(latents.detach(), gradient)
         stepped = _within(stepped, scene.latents, budget.radius)
         latents = torch.where(moving[:, None, None, None], stepped, latents.detach())
         taken += moving
-    return Attacked(best.images, best.latents, best.margin, best.distance, taken)
+    return Attacked(best.images, best.latents, best.margin, best.distance, taken, broken)
 
 
 def _pulled(

@@ -45,6 +45,7 @@ class Best:
     @torch.no_grad()
     def offer(self, image: Tensor, latents: Tensor, margins: Tensor, moving: Tensor) -> None:
         """Takes the iterates ``image (B, 3, H, W)`` of the pictures ``moving (B,)`` that are to be kept."""
+        moving = moving & image.isfinite().flatten(1).all(1)
         judged = to_bytes(image)
         distance = perceptual_distance(self._perceptual, judged.float() / 255, self._pictures)
         margin, inside = margins.min(0).values, distance <= self._cap

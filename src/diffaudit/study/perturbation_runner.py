@@ -43,6 +43,7 @@ class _Done:
     images: Tensor
     rebuilt: Tensor
     iterations: Tensor
+    broken: Tensor
     goals: Tensor | None
 
 
@@ -82,6 +83,7 @@ def run_perturbation(
             run.watch(Event("judge", 0, 0, {}))
             _judge(run, judge, rows)
             sets, notes = _as_sets(run, judge, rows, pictures)
+            notes += _left_alone(pictures, done)
     seconds = run.spent()
     records = read_perturbation_records(run.folder.records)
     metrics = perturbation_metrics(
@@ -122,7 +124,7 @@ def _perturbed(run: PerturbationRun, perturber: Perturber, plans: Plans, picture
         parts.append(kept)
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     run.seconds["attack"] = float(joined["seconds"].sum())
-    return _Done(joined["images"], joined["rebuilt"], joined["iterations"], joined.get("goals"))
+    return _Done(joined["images"], joined["rebuilt"], joined["iterations"], joined["broken"], joined.get("goals"))
 
 
 def _batch(
@@ -168,7 +170,12 @@ def _batch(
     seen = attention_of_labels(perturber, scene, found.latents, plans.path, plans.recording)
     if seen is not None:
         _save_attention(run, scene, found.images, seen, rows)
-    kept = {"images": found.images, "rebuilt": to_bytes(scene.rebuilt), "iterations": found.iterations}
+    kept = {
+        "images": found.images,
+        "rebuilt": to_bytes(scene.rebuilt),
+        "iterations": found.iterations,
+        "broken": found.broken,
+    }
     return kept if goal is None else kept | {"goals": goal}
 
 
@@ -186,6 +193,15 @@ def _attacked(run: PerturbationRun, pictures: build.LabelledImages, done: _Done)
     """Row ``attack``."""
     row = _row(run, "attack", done.images, pictures, done.goals)
     return replace(row, reconstructions=done.rebuilt, iterations=done.iterations)
+
+
+def _left_alone(pictures: build.LabelledImages, done: _Done) -> list[str]:
+    """A note on the pictures whose gradient broke off; none where there are none."""
+    names = [name for name, broken in zip(pictures.names, done.broken.tolist(), strict=True) if broken]
+    if not names:
+        return []
+    some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    return [f"attack: {len(names)} of {len(pictures)} left alone early, for a gradient was not finite ({some})."]
 
 
 def _row(
