@@ -94,7 +94,8 @@ def test_labelled_pictures_load() -> None:
 @pytest.mark.parametrize("step", ["adamw", "momentum"])
 @pytest.mark.parametrize("mask", ["none", "attention", "grad_cam"])
 def test_steps_and_masks_load(step: str, mask: str) -> None:
-    settings = settings_of({"step": {"kind": step}, "mask": {"kind": mask, "threshold": 0.5}})
+    threshold = None if mask == "none" else 0.5
+    settings = settings_of({"step": {"kind": step}, "mask": {"kind": mask, "threshold": threshold}})
     assert (settings.step.kind, settings.mask.kind) == (step, mask)
 
 
@@ -137,6 +138,16 @@ def test_weights_of_an_ensemble_are_one_a_surrogate() -> None:
         ({"terms": [{"kind": "l2", "layers": {}}]}, "Extra inputs"),
         ({"attention": {"keep_heads": 0}}, "greater than 0"),
         ({"mask": {"kind": "attention", "threshold": 0}}, "greater than 0"),
+        ({"mask": {"threshold": 0.5}}, "`threshold` should be null where `kind` is none. Found 0.5."),
+        ({"terms": [{"kind": "variance", "side": 1}]}, "greater than or equal to 2"),
+        ({"terms": [{"kind": "entropy", "side": 1}]}, "greater than or equal to 2"),
+        ({"terms": [{"kind": "contrast", "margin": 1.1}]}, "less than or equal to 1"),
+        ({"ensemble": {"as_published": True}}, "`as_published` should be false where `kind` is agreement. Found true."),
+        ({"judging": {"defences": [{"kind": "jpeg", "quality": 96}]}}, "less than or equal to 95"),
+        (
+            {"judging": {"references": [{"method": "pgd", "budget": 8}, {"method": "pgd", "budget": 8}]}},
+            "`references` should hold each attack once. Found pgd 8 twice.",
+        ),
         ({"loss": {"kind": "hinge"}}, "'ce', 'margin', 'dlr', 'distribution'"),
         ({"loss": {"kind": "ce", "kappa": 1.0}}, "Extra inputs"),
         ({"terms": [{"kind": "entropy", "weight": -1}]}, "greater than or equal to 0"),

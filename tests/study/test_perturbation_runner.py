@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from diffaudit.errors import RunConflict, ThreatModelViolation
+from diffaudit.errors import InvalidSetting, RunConflict, ThreatModelViolation
 from diffaudit.events import Event
 from diffaudit.perturbation.attack import Attacked, attack
 from diffaudit.records import RunFolder, read_perturbation_records
 from diffaudit.settings import PerturbationSettings
-from diffaudit.study import perturbation_runner
+from diffaudit.study import perturbed_batches
 from diffaudit.study.checkpoints import load_tensors
 from diffaudit.study.perturbation_runner import run_perturbation
 
@@ -143,6 +143,14 @@ def test_a_held_out_model_that_is_a_surrogate_is_refused_before_any_work(tmp_pat
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+def test_a_model_of_other_classes_is_refused_before_any_work(tmp_path: Path) -> None:
+    judging = {"heldout": {"people": {"kind": "bundled", "name": "target"}}}
+    settings = PerturbationSettings.model_validate(TINY | {"judging": judging})
+    with pytest.raises(InvalidSetting, match=r"`judging\.heldout\.people` should answer for as many classes"):
+        run_perturbation(settings, tmp_path / "run", command="test")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_the_rebuilt_row_may_be_left_out(settings: PerturbationSettings, tmp_path: Path) -> None:
     judging = settings.judging.model_copy(update={"rebuilt": False, "defences": []})
     bare = settings.model_copy(update={"judging": judging, "images": settings.images.model_copy(update={"count": 1})})
@@ -158,7 +166,7 @@ def test_a_picture_that_broke_off_is_noted(
         found = attack(*given, **options)
         return replace(found, broken=torch.tensor([False, True][: len(found.images)]))
 
-    monkeypatch.setattr(perturbation_runner, "attack", breaking)
+    monkeypatch.setattr(perturbed_batches, "attack", breaking)
     judging = settings.judging.model_copy(update={"rebuilt": False, "defences": [], "encoder": None})
     folder = run_perturbation(settings.model_copy(update={"judging": judging}), tmp_path / "run", command="test")
     notes = json.loads(RunFolder(folder).metrics.read_text())["notes"]

@@ -136,7 +136,7 @@ def _rule(
 
 
 def _raised(scene: Scene, goal: Tensor | None) -> Look:
-    """What AdaEA's attacker raises, at least 0: the cross-entropy of the true class, or of all but the goal."""
+    """What AdaEA's attacker raises, at least 0: the cross-entropy of the true class or, of a goal, log(1 + p)."""
     if goal is None:
         return lambda logits: torch.nn.functional.cross_entropy(logits, scene.labels, reduction="none")
     return lambda logits: torch.nn.functional.softplus(-goal_cross_entropy(logits, goal))

@@ -113,3 +113,9 @@ class Mask(Section):
     """Null: soft."""
     layers: Layers = Layers()
     """Whose attention is the mask, where it is."""
+
+    @model_validator(mode="after")
+    def _there_is_something_to_cut(self) -> Self:
+        if self.kind == "none" and self.threshold is not None:
+            raise ValueError(f"`threshold` should be null where `kind` is none. Found {self.threshold}.")
+        return self

@@ -1,8 +1,8 @@
 """The judges' side of a perturbation: models never attacked, defences, reference attacks."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from diffaudit.settings.base import Positive, Section, Share
 from diffaudit.settings.models import BundledModel, ClassifierModel, ModelName, NetworkModel
@@ -12,7 +12,7 @@ class JpegDefence(Section):
     """Compression before the model."""
 
     kind: Literal["jpeg"] = "jpeg"
-    quality: Annotated[int, Field(ge=1, le=100)] = 75
+    quality: Annotated[int, Field(ge=1, le=95)] = 75
 
 
 class BitDepthDefence(Section):
@@ -75,3 +75,11 @@ class PerturbationJudging(Section):
     rebuilt: bool = True
     perceptual: NetworkModel = BundledModel(name="attributes")
     encoder: NetworkModel | None = BundledModel(name="judge-identity")
+
+    @model_validator(mode="after")
+    def _each_reference_once(self) -> Self:
+        asked = [(reference.method, reference.budget) for reference in self.references]
+        twice = sorted({f"{method} {budget}" for method, budget in asked if asked.count((method, budget)) > 1})
+        if twice:
+            raise ValueError(f"`references` should hold each attack once. Found {', '.join(twice)} twice.")
+        return self

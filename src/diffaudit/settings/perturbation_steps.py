@@ -37,6 +37,12 @@ class Ensemble(Section):
         return self
 
     @model_validator(mode="after")
+    def _published_faults_are_adaeas(self) -> Self:
+        if self.as_published and self.kind != "adaea":
+            raise ValueError(f"`as_published` should be false where `kind` is {self.kind}. Found true.")
+        return self
+
+    @model_validator(mode="after")
     def _weights_where_they_count(self) -> Self:
         if self.kind == "weighted" and not any(self.weights or ()):
             raise ValueError(f"`weights` should hold one above 0 where `kind` is weighted. Found {self.weights}.")

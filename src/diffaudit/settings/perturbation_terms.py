@@ -18,6 +18,9 @@ class Ramp(Section):
 
 Ramped = Weight | Ramp
 
+Grid = Annotated[Positive, Field(ge=2)]
+"""Side of the grid that maps of a label are brought to; of one place nothing could be said."""
+
 
 class CrossEntropyLoss(Section):
     """Cross-entropy of the true class, negated; or of the goal."""
@@ -69,7 +72,7 @@ class VarianceTerm(PerturbationTerm):
     weight: Ramped = 1.0
     layers: Layers = Layers()
     joint: bool = False
-    side: Positive = 8
+    side: Grid = 8
 
 
 class EntropyTerm(PerturbationTerm):
@@ -78,7 +81,7 @@ class EntropyTerm(PerturbationTerm):
     kind: Literal["entropy"] = "entropy"
     weight: Ramped = 0.2
     layers: Layers = Layers()
-    side: Positive = 8
+    side: Grid = 8
 
 
 class ContrastTerm(PerturbationTerm):
@@ -87,7 +90,7 @@ class ContrastTerm(PerturbationTerm):
     kind: Literal["contrast"] = "contrast"
     weight: Ramped = 0.35
     layers: Layers = Layers()
-    margin: Weight = 0.2
+    margin: Annotated[Weight, Field(le=1)] = 0.2
 
 
 class ReplaceTerm(PerturbationTerm):
