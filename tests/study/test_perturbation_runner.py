@@ -107,6 +107,25 @@ def test_the_measures_and_the_page_are_there(finished: Path) -> None:
     assert "Perturbation audit" in RunFolder(finished).report.read_text()
 
 
+def test_the_distance_is_judged_by_a_network_that_the_attack_never_saw(finished: Path) -> None:
+    manifest = json.loads(RunFolder(finished).manifest.read_text())
+    assert manifest["models"]["perceptual"] != manifest["models"]["judging perceptual"]
+    assert not json.loads(RunFolder(finished).metrics.read_text())["own_ruler"]
+
+
+@pytest.mark.parametrize(("budget", "chosen"), [({"keep": "best"}, True), ({"keep": "last"}, False)])
+def test_the_attacks_own_ruler_is_known(tmp_path: Path, budget: dict[str, Any], chosen: bool) -> None:
+    judging = {
+        "defences": [],
+        "rebuilt": False,
+        "encoder": None,
+        "perceptual": {"kind": "bundled", "name": "attributes"},
+    }
+    changes = {"images": {"kind": "faces", "count": 1}, "judging": judging, "budget": {"iterations": 1} | budget}
+    folder = run_perturbation(PerturbationSettings.model_validate(TINY | changes), tmp_path / "run", command="test")
+    assert json.loads(RunFolder(folder).metrics.read_text())["own_ruler"] == chosen
+
+
 def test_a_stopped_run_goes_on_to_the_same_bits(finished: Path, settings: PerturbationSettings, tmp_path: Path) -> None:
     seen: list[Event] = []
 

@@ -60,7 +60,8 @@ class PerturbationJudging(Section):
         siblings: near relatives of a surrogate, in a column of their own.
         references: attacks on pixels, each a row to read the attack against.
         rebuilt: whether what DDIM inversion and decoding alone give is judged too: the damage that no perturbation did.
-        perceptual: the network of the perceptual distance that is reported.
+        perceptual: the network of the perceptual distance that is reported; another than the attack's own, by which
+            iterates are chosen and bounded, for a ruler that was optimised flatters who optimised it.
         encoder: an identity encoder, in whose space the images are held as a set against the clean pictures; null:
             they are not.
     """
@@ -73,7 +74,7 @@ class PerturbationJudging(Section):
     defences: list[AnyDefence] = [JpegDefence(), BitDepthDefence(), ResizePadDefence(), PurificationDefence()]
     references: list[ReferenceAttack] = []
     rebuilt: bool = True
-    perceptual: NetworkModel = BundledModel(name="attributes")
+    perceptual: NetworkModel = BundledModel(name="judge-factors")
     encoder: NetworkModel | None = BundledModel(name="judge-identity")
 
     @model_validator(mode="after")

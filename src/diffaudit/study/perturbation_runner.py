@@ -75,26 +75,32 @@ def run_perturbation(
             notes += _left_alone(pictures, done)
     seconds = run.spent()
     records = read_perturbation_records(run.folder.records)
+    models = {name: model.fingerprint for name, model in judge.models.items()}
+    models |= {"prior": module_fingerprint(perturber.prior), "perceptual": module_fingerprint(perturber.perceptual)}
+    models |= {"judging perceptual": module_fingerprint(judge.perceptual)}
+    models |= {} if judge.encoder is None else {"judging encoder": judge.encoder.fingerprint}
     metrics = perturbation_metrics(
         records,
         judge.roles,
         seconds=seconds,
         sets=sets,
         residual_added=settings.latents.residual,
+        own_ruler=_reads_perceptual(settings) and models["perceptual"] == models["judging perceptual"],
         notes=notes,
         seed=settings.seed,
     )
     write_json(run.folder.metrics, metrics | {"seconds": seconds})
-    models = {name: model.fingerprint for name, model in judge.models.items()}
-    models |= {"prior": module_fingerprint(perturber.prior), "perceptual": module_fingerprint(perturber.perceptual)}
-    models |= {"judging perceptual": module_fingerprint(judge.perceptual)}
-    models |= {} if judge.encoder is None else {"judging encoder": judge.encoder.fingerprint}
     data = {"pictures": tensor_fingerprint(pictures.images)}
     met = sorted({number for record in records for number in (record.label, *record.predicted.values())})
     manifest["class_names"] = {str(number): pictures.classes[number] for number in met}
     finish_manifest(run, manifest, models, data, num_classes=len(pictures.classes), seconds=seconds)
     write_report(folder)
     return folder
+
+
+def _reads_perceptual(settings: PerturbationSettings) -> bool:
+    """Whether the attack chooses its iterates, or steps, by its perceptual distance."""
+    return settings.budget.keep == "best" or any(term.kind == "perceptual" for term in settings.terms)
 
 
 def _attacked(run: PerturbationRun, pictures: build.LabelledImages, done: Done) -> Perturbed:
