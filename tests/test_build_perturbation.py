@@ -151,7 +151,7 @@ def rival_of(logits: Tensor, label: Tensor) -> Tensor:
     ],
 )
 def test_a_loss_is_what_it_is_called(values: dict[str, Any], loss: dict[str, Any], goal: Any, expected: Any) -> None:
-    settings = settings_of(values, loss=loss, goal=goal, terms=[])
+    settings = settings_of(values, loss=loss, goal=goal, terms=[], budget={"stop_margin": None})
     names = tuple("abcdefghij")
     drive = build_drive(settings, perturber_without_models(names), fake_scene())
     torch.testing.assert_close(drive.loss(logits_of()), expected(logits_of()))
@@ -277,13 +277,16 @@ def test_what_a_term_is_told(values: dict[str, Any]) -> None:
         {"kind": "self_attention", "divergence": "js"},
     ]
     settings = settings_of(values, terms=terms)
-    found: Any = build_terms(settings, build_perturber(settings, HAIR_LABELS), 1)
+    perturber = build_perturber(settings, HAIR_LABELS)
+    found: Any = build_terms(settings, perturber, 1)
     assert (found.terms["variance"].side, found.terms["variance"].joint) == (4, True)
     assert found.terms["entropy"].side == 6
     assert found.terms["contrast"].margin == 0.3
     assert found.terms["replace"].norm == "l2"
     assert found.terms["self_attention"].divergence == "js"
-    assert not found.scales
+    assert set(found.scales) == {term["kind"] for term in terms}  # attention is brought to order one
+    plain: Any = build_terms(settings_of(values, terms=[{"kind": "l2"}]), perturber, 1)
+    assert not plain.scales
 
 
 def test_no_terms_are_no_objective(values: dict[str, Any]) -> None:
@@ -312,7 +315,7 @@ def test_no_more_is_recorded_than_is_read(
     values: dict[str, Any], changes: dict[str, Any], kinds: set[str], places: set[str]
 ) -> None:
     plans = plans_of(values, **changes)
-    assert plans.path == PathPlan(4, 2, 1.0, None, 0.0)
+    assert plans.path == PathPlan(4, 2, 1.0, None, 0.0, residual=True)
     assert {layer.kind for layer in plans.recording.layers} == kinds
     assert {layer.place for layer in plans.recording.layers} == places
     assert (plans.recording.window, plans.recording.keep_heads) == ((0.5, 0.9), 0.9)
@@ -387,7 +390,8 @@ def plans_of(values: dict[str, Any], **changes: Any) -> Plans:
 
 
 def test_plans_say_what_the_settings_say(values: dict[str, Any]) -> None:
-    latents = {"steps": 10, "start": 4, "guidance_scale": 2.5, "null_text": {"inner_steps": 7, "rate": 0.3}}
+    null_text = {"inner_steps": 7, "rate": 0.3}
+    latents = {"steps": 10, "start": 4, "guidance_scale": 2.5, "null_text": null_text, "residual": False}
     views = {"samples": 3, "every": 4, "rotation": 5.0, "scale": [0.8, 1.2], "hue": 0.1, "noise": 0.2}
     step = {"kind": "momentum", "rate": 0.3, "decay": 0.5, "clip": 2.0}
     budget = {"iterations": 8, "radius": 0.7, "perceptual": 0.2, "stop_margin": 1.0}
@@ -542,7 +546,7 @@ def test_the_published_baseline_is_its_sum(values: dict[str, Any]) -> None:
     assert (preset["step"]["kind"], preset["step"]["rate"], preset["budget"]["iterations"]) == ("adamw", 0.01, 30)
     small = {name: values[name] for name in ("images", "prior", "surrogates", "perceptual")}
     small["prompts"] = preset["prompts"] | {"identity": values["prompts"]["identity"]}
-    small["latents"] = {"steps": 20, "start": 20 - STEPS}
+    small["latents"] = {"steps": 20, "start": 20 - STEPS, "residual": False}
     settings = PerturbationSettings.model_validate(preset | small)
     people = victims(settings.images)
     perturber = build_perturber(settings, people.classes)

@@ -39,20 +39,34 @@ def test_the_defaults_load_and_hold_the_methods_numbers() -> None:
     assert settings.latents.null_text is None
     assert (settings.attention.window, settings.attention.keep_heads) == ([0.5, 0.9], 0.9)
     assert isinstance(settings.loss, MarginLoss)
-    assert (settings.loss.weight, settings.loss.kappa, settings.budget.stop_margin) == (1.0, 0.0, 5.0)
+    assert (settings.loss.weight, settings.loss.kappa, settings.budget.stop_margin) == (1.0, 5.0, 5.0)
     assert (settings.ensemble.kind, settings.ensemble.space, settings.ensemble.tau) == ("agreement", "image", 7.0)
     views = settings.transformations
     assert (views.samples, views.every, views.rotation, views.scale, views.hue) == (2, 2, 10.0, [0.9, 1.1], 0.05)
-    assert (settings.step.kind, settings.step.rate, settings.step.decay) == ("adamw", 0.01, 0.9)
+    assert (settings.step.kind, settings.step.rate, settings.step.decay) == ("adamw", 0.04, 0.9)
     weights = {"entropy": 0.2, "contrast": 0.35, "replace": 0.35, "self_attention": 0.5, "drift": 0.05}
     found = settings_of({"terms": [{"kind": kind} for kind in weights]}).terms
     assert {term.kind: term.weight for term in found} == weights
+    assert {term.scale for term in found} == {"first"}
 
 
 def test_no_judge_is_a_surrogate_by_default() -> None:
     settings = PerturbationSettings()
     attacked = {str(model) for model in settings.surrogates.values()}
     assert not attacked & {str(model) for model in settings.judging.heldout.values()}
+
+
+@pytest.mark.parametrize(
+    ("loss", "stop"),
+    [
+        ({"kind": "margin", "kappa": 2.0}, None),
+        ({"kind": "margin", "kappa": 2.0}, 2.0),
+        ({"kind": "margin"}, 5.0),
+        ({"kind": "ce"}, 9.0),
+    ],
+)
+def test_a_loss_that_leads_to_the_stop_loads(loss: dict[str, Any], stop: float | None) -> None:
+    assert settings_of({"loss": loss, "budget": {"stop_margin": stop}}).budget.stop_margin == stop
 
 
 @pytest.mark.parametrize("kind", kinds_of(AnyAttackLoss))
@@ -150,6 +164,10 @@ def test_weights_of_an_ensemble_are_one_a_surrogate() -> None:
         ),
         ({"loss": {"kind": "hinge"}}, "'ce', 'margin', 'dlr', 'distribution'"),
         ({"loss": {"kind": "ce", "kappa": 1.0}}, "Extra inputs"),
+        (
+            {"loss": {"kind": "margin", "kappa": 2.0}},
+            "`loss.kappa` should be at least `budget.stop_margin` (5.0), or nothing pulls a picture as far. Found 2.0.",
+        ),
         ({"terms": [{"kind": "entropy", "weight": -1}]}, "greater than or equal to 0"),
         (
             {"terms": [{"kind": "entropy"}, {"kind": "entropy"}]},

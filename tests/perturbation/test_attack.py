@@ -168,6 +168,23 @@ def test_under_a_mask_the_latents_are_those_that_the_pictures_come_from(toy: tup
     assert torch.equal((rendered.clamp(0, 1) * 255).round().byte(), found.images)
 
 
+def test_a_hinge_that_ends_before_the_stop_never_reaches_it(toy: tuple[Perturber, Scene]) -> None:
+    """At kappa 0 nothing pulls once every model is fooled; at the stop's own margin the picture goes on to it."""
+    _, scene = toy
+
+    def run(kappa: float) -> Attacked:
+        drive = Drive(lambda logits: fooling_margin(logits, scene.labels, kappa=kappa), Weighted(), lambda _: 1.0)
+        mover = MomentumMover(0.02, decay=0.0, clip=1.0)
+        return attacked(toy, drive=drive, mover=mover, iterations=40, stop_margin=2.0)
+
+    short, far = run(0.0), run(2.0)
+    assert (short.margin > 0).all()
+    assert (short.margin < 2.0).all()
+    assert (short.iterations == 40).all()
+    assert (far.margin >= 2.0).all()
+    assert (far.iterations < 40).all()
+
+
 def test_a_goal_is_reached(toy: tuple[Perturber, Scene]) -> None:
     perturber, _ = toy
     goal = torch.tensor([2, 0, 1])

@@ -24,7 +24,7 @@ class LatentPath(Section):
     guidance_scale: Annotated[Real, Field(ge=1)] = 1.0
     null_text: NullText | None = None
     """For guidance above 1 alone."""
-    residual: bool = False
+    residual: bool = True
     """Whether what inversion and autoencoder lose of a picture is added back to all that is rendered from it."""
 
     @model_validator(mode="after")

@@ -83,6 +83,14 @@ class PerturbationSettings(Section):
         return self
 
     @model_validator(mode="after")
+    def _the_loss_leads_to_the_stop(self) -> Self:
+        stop = self.budget.stop_margin
+        if stop is not None and self.loss.kind == "margin" and self.loss.kappa < stop:
+            rule = f"be at least `budget.stop_margin` ({stop}), or nothing pulls a picture as far"
+            raise ValueError(f"`loss.kappa` should {rule}. Found {self.loss.kappa}.")
+        return self
+
+    @model_validator(mode="after")
     def _a_goal_is_sought(self) -> Self:
         if self.goal is not None and self.loss.kind == "distribution" and self.loss.toward == "uniform":
             raise ValueError("`loss.toward` should be 'distractor' where that is the goal. Found 'uniform'.")

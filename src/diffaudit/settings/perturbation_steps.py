@@ -76,7 +76,7 @@ class PerturbationStep(Section):
     """How the latent moves."""
 
     kind: Literal["adamw", "momentum"] = "adamw"
-    rate: Rate = 0.01
+    rate: Rate = 0.04
     decay: Annotated[Real, Field(ge=0, lt=1)] = 0.9
     clip: Rate = 1.0
     """Norm of an image's momentum at most."""
