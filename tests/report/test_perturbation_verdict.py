@@ -24,7 +24,7 @@ def metrics(**changes: Any) -> dict[str, Any]:
         "clean_accuracy": {"seen": share(0.95, 0.9, 1), "one": share(0.9, 0.8, 1), "two": share(0.9, 0.8, 1)},
         "transfer_mean": share(0.43, 0.31, 0.55),
         "white_box_mean": share(0.97, 0.9, 1),
-        "defended_success": {"jpeg-75": share(0.4, 0.3, 0.5), "resize-pad": share(0.2, 0.1, 0.3), "none": None},
+        "defended_success": {"jpeg-75": share(0.4, 0.3, 0.5), "resize-pad-0.85": share(0.2, 0.1, 0.3), "none": None},
         "perceptual_distance": share(0.02, 0.018, 0.022),
         "psnr": share(30, 29, 31),
         "reconstruction_psnr": share(40, 39, 41),
@@ -58,7 +58,7 @@ def test_the_sentence() -> None:
 def test_the_context() -> None:
     assert read().context == (
         "The perceptual distance to the clean picture is 0.0200 (0.0180-0.0220). Of the 40 clean pictures the models "
-        "have 90 % to 95 % right. Behind the strongest defence, resize-pad, 20 % are fooled."
+        "have 90 % to 95 % right. Behind the strongest defence, resize-pad-0.85, 20 % are fooled."
     )
 
 

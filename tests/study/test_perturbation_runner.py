@@ -28,7 +28,13 @@ TINY: dict[str, Any] = {
     "attention": {"window": [0.3, 1.0]},
     "budget": {"iterations": 2, "stop_margin": None},
     "step": {"rate": 0.1},
-    "judging": {"defences": [{"kind": "bit_depth"}, {"kind": "resize_pad", "repeats": 2}]},
+    "judging": {
+        "defences": [
+            {"kind": "bit_depth"},
+            {"kind": "resize_pad", "repeats": 2},
+            {"kind": "resize_pad", "least": 0.7, "repeats": 1},
+        ]
+    },
 }
 
 
@@ -55,7 +61,7 @@ def test_every_picture_is_judged_by_every_model(finished: Path) -> None:
     assert rows == [(row, number) for row in ("attack", "rebuilt") for number in range(3)]
     for record in records[:3]:
         assert set(record.fooled) == {"residual", "plain", "squeeze", "depthwise", "mixer"}
-        assert set(record.defended) == {"depth-4", "resize-pad"}
+        assert set(record.defended) == {"depth-4", "resize-pad-0.85", "resize-pad-0.7"}
         assert (finished / record.picture).is_file()
         assert record.iterations == 2
         assert record.reconstruction_psnr is not None
