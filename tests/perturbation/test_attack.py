@@ -563,6 +563,24 @@ def test_a_picture_whose_gradient_is_not_finite_is_left_alone_and_the_others_go_
     assert not whole.broken.any()
 
 
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_picture_that_is_not_finite_is_never_kept(toy: tuple[Perturber, Scene], keep: str) -> None:
+    class Lost(Mover):
+        """Sends the second picture's latent nowhere."""
+
+        def __call__(self, latents: Tensor, gradient: Tensor) -> Tensor:
+            stepped = latents - 0.05 * gradient.sign()
+            stepped[1] = torch.nan
+            return stepped
+
+    found = attacked(toy, mover=Lost(), keep=keep)
+    assert found.broken.tolist() == [False, True, False]
+    assert found.iterations.tolist() == [3, 1, 3]
+    assert torch.equal(found.images[1], to_bytes(toy[1].rebuilt)[1])
+    assert torch.equal(found.latents[1], toy[1].latents[1])
+    assert found.latents.isfinite().all()
+
+
 def test_pictures_that_are_all_broken_are_what_they_were(toy: tuple[Perturber, Scene]) -> None:
     drive = margin_drive(toy[1], weight=lambda _: torch.nan)
     found = attacked(toy, drive=drive)

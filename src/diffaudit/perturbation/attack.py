@@ -63,7 +63,7 @@ class Attacked:
         margin: ``(B,)`` by which every surrogate is fooled, in logits; negative: one is not.
         distance: ``(B,)`` perceptual distance to the picture.
         iterations: ``(B,)`` taken until the picture was left alone.
-        broken: ``(B,)`` whether it was left alone because its gradient was not finite.
+        broken: ``(B,)`` whether it was left alone because its gradient, or the picture itself, was not finite.
     """
 
     images: Tensor
@@ -103,7 +103,7 @@ def attack(
     A picture that fools every surrogate by ``budget.stop_margin``, within ``budget.perceptual``, moves no more. No
     picture's way depends on the others: gradients are sums over the batch, ensemble weights are per image, and random
     views are drawn by the ``numbers (B,)`` of the pictures, ``seed`` and iteration. A picture whose gradient is not
-    finite is left alone with the iterate that is kept of it, and the others go on.
+    finite, or that is not itself, is left alone with the iterate that is kept of it, and the others go on.
     """
     recording, budget = plans.recording, plans.budget
     latents = scene.latents.clone()
@@ -150,7 +150,8 @@ def attack(
             parts = scored.parts
             if scored.value.requires_grad:
                 gradient = gradient + torch.autograd.grad(scored.value.sum(), latents)[0]
-        broken |= moving & ~gradient.isfinite().flatten(1).all(1)
+        # A hinge may answer a picture that is no number with a gradient of 0.
+        broken |= moving & ~(_finite(gradient) & _finite(image))
         moving = moving & ~broken
         if not bool(moving.any()):
             break
@@ -187,6 +188,11 @@ def _pulled(
         pulled = pulled / length[:, None, None, None]
     weighed: Tensor = drive.weight(number) * pulled
     return weighed
+
+
+def _finite(values: Tensor) -> Tensor:
+    """``(B,)`` whether all numbers of a row are finite."""
+    return values.isfinite().flatten(1).all(1)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from diffaudit.perturbation.scene import Scene
 
 
 class Best:
-    r"""The iterate of every picture of a scene that is kept; before the first, what the way back returned to.
+    """The iterate of every picture of a scene that is kept; before the first, what the way back returned to.
 
     An iterate's margin is that of the surrogate it fools least, its distance the perceptual one to the picture, both
     of the 8-bit image. With ``budget.keep`` best, an iterate takes the place of the one that is kept

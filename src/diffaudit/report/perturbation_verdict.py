@@ -84,17 +84,18 @@ def _frontier(metrics: Json) -> tuple[str, list[str]]:
     attacks = {name: measures for name, measures in metrics["references"].items() if name != REBUILT}
     if not attacks:
         return "", ["No reference attack was run, so there is nothing to read the transfer against."]
-    near = [name for name, measures in attacks.items() if _no_farther(measures, distance)]
-    if not near:
+    nearer = {
+        attack_title(name): (theirs, cost)
+        for name, measures in attacks.items()
+        if (theirs := found(measures, key))
+        and (cost := found(measures, "perceptual_distance"))
+        and cost["value"] <= distance["value"]
+    }
+    if not nearer:
         return "", [
             f"No reference attack was measured at so small a perceptual distance ({distance['value']:.4f}): whether "
             "one would do as well there is not known."
         ]
-    nearer = {
-        attack_title(name): (theirs, attacks[name]["perceptual_distance"])
-        for name in near
-        if (theirs := found(attacks[name], key))
-    }
     ahead = {title: pair for title, pair in nearer.items() if pair[0]["value"] >= mine["value"]}
     if ahead:
         title, (theirs, cost) = max(ahead.items(), key=lambda item: item[1][0]["value"])
@@ -109,11 +110,6 @@ def _frontier(metrics: Json) -> tuple[str, list[str]]:
             "ahead there is not shown."
         ]
     return "No reference attack fools held-out models as often at so small a perceptual distance.", []
-
-
-def _no_farther(measures: Json, distance: Json) -> bool:
-    cost = found(measures, "perceptual_distance")
-    return cost is not None and bool(cost["value"] <= distance["value"])
 
 
 def _cautions(metrics: Json) -> list[str]:

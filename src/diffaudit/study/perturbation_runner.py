@@ -29,7 +29,7 @@ HAS = (
 )
 HAS_NOT = (
     "the held-out models and their siblings",
-    "the judges' encoder, and the defences but for purification, which the attack's own prior does",
+    "the defences, but for purification, which is the work of its own prior",
     "any answer of theirs",
 )
 
