@@ -58,17 +58,15 @@ def seconds(ready: Setup, batch: int, *, recomputed: bool = False) -> float:
     """Seconds per image and iteration; the preparation of the pictures is not in it."""
     taken = 0.0
     for rows in torch.arange(len(ready.images)).split(batch):
-        scene = prepared(
-            ready.perturber, ready.images[rows], ready.labels[rows], ready.plans.path, ready.plans.recording
-        )
+        plans = ready.plans
+        pictures, labels = ready.images[rows], ready.labels[rows]
+        scene = prepared(ready.perturber, pictures, labels, plans.path, plans.recording, plans.mask)
         drive = build.build_drive(ready.settings, ready.perturber, scene)
         terms = build.build_terms(ready.settings, ready.perturber, len(rows))
-        mover = mover_of(ready.plans.step)
+        mover = mover_of(plans.step)
         with clean_branch_beside(scene.latents) if recomputed else nullcontext():
             began = time.perf_counter()
-            loop.attack(
-                ready.perturber, scene, drive, terms, mover, ready.plans, goal=None, numbers=rows.tolist(), seed=0
-            )
+            loop.attack(ready.perturber, scene, drive, terms, mover, plans, goal=None, numbers=rows.tolist(), seed=0)
             taken += time.perf_counter() - began
     return taken / (len(ready.images) * ready.plans.budget.iterations)
 

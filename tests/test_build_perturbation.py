@@ -151,7 +151,7 @@ def rival_of(logits: Tensor, label: Tensor) -> Tensor:
     ],
 )
 def test_a_loss_is_what_it_is_called(values: dict[str, Any], loss: dict[str, Any], goal: Any, expected: Any) -> None:
-    settings = settings_of(values, loss=loss, goal=goal, terms=[])
+    settings = settings_of(values, loss=loss, goal=goal, terms=[], budget={"stop_margin": None})
     names = tuple("abcdefghij")
     drive = build_drive(settings, perturber_without_models(names), fake_scene())
     torch.testing.assert_close(drive.loss(logits_of()), expected(logits_of()))
@@ -205,7 +205,8 @@ def drive_parts() -> tuple[Perturber, Scene]:
         ({"kind": "worst"}, Worst),
         ({"kind": "agreement", "tau": 2.0}, Agreement),
         ({"kind": "improvement", "tau": 3.0}, Improvement),
-        ({"kind": "adaea"}, AdaEA),
+        ({"kind": "adaea", "as_published": False}, AdaEA),
+        ({"kind": "adaea", "as_published": True}, AdaEA),
     ],
 )
 @pytest.mark.parametrize("goal", [None, "distractor"])
@@ -219,8 +220,12 @@ def test_every_rule_builds_and_weighs(
     assert type(one.rule) is kind
     assert one.rule is not other.rule
     generator = torch.Generator().manual_seed(2)
-    combined = one.rule(torch.randn(2, 2, 3, 8, 8, generator=generator), torch.randn(2, 2, generator=generator))
+    gradients, numbers = torch.randn(2, 2, 3, 8, 8, generator=generator), torch.randn(2, 2, generator=generator)
+    combined = one.rule(gradients, numbers, -numbers)
     torch.testing.assert_close(combined.weights.sum(0), torch.ones(2))
+    for name in ("tau", "as_published"):
+        if name in ensemble:
+            assert getattr(one.rule, name) == ensemble[name]
     if ensemble["kind"] == "weighted":
         assert combined.weights[:, 0].tolist() == pytest.approx([0.75, 0.25])
 
@@ -230,6 +235,8 @@ def test_an_ensembles_space_and_length(values: dict[str, Any]) -> None:
     other = build_drive(settings_of(values, ensemble={"space": "latent", "unit": False}), *drive_parts())
     assert (default.in_latent, default.unit) == (False, True)
     assert (other.in_latent, other.unit) == (True, False)
+    fused = build_drive(settings_of(values, ensemble={"kind": "mean", "of": "logits"}), *drive_parts())
+    assert (default.of_logits, fused.of_logits) == (False, True)
 
 
 # Terms ----------------------------------------------------------------------------------------------------------------
@@ -270,13 +277,16 @@ def test_what_a_term_is_told(values: dict[str, Any]) -> None:
         {"kind": "self_attention", "divergence": "js"},
     ]
     settings = settings_of(values, terms=terms)
-    found: Any = build_terms(settings, build_perturber(settings, HAIR_LABELS), 1)
+    perturber = build_perturber(settings, HAIR_LABELS)
+    found: Any = build_terms(settings, perturber, 1)
     assert (found.terms["variance"].side, found.terms["variance"].joint) == (4, True)
     assert found.terms["entropy"].side == 6
     assert found.terms["contrast"].margin == 0.3
     assert found.terms["replace"].norm == "l2"
     assert found.terms["self_attention"].divergence == "js"
-    assert not found.scales
+    assert set(found.scales) == {term["kind"] for term in terms}  # attention is brought to order one
+    plain: Any = build_terms(settings_of(values, terms=[{"kind": "l2"}]), perturber, 1)
+    assert not plain.scales
 
 
 def test_no_terms_are_no_objective(values: dict[str, Any]) -> None:
@@ -305,11 +315,25 @@ def test_no_more_is_recorded_than_is_read(
     values: dict[str, Any], changes: dict[str, Any], kinds: set[str], places: set[str]
 ) -> None:
     plans = plans_of(values, **changes)
-    assert plans.path == PathPlan(4, 2, 1.0, None, 0.0)
+    assert plans.path == PathPlan(4, 2, 1.0, None, 0.0, residual=True)
     assert {layer.kind for layer in plans.recording.layers} == kinds
     assert {layer.place for layer in plans.recording.layers} == places
     assert (plans.recording.window, plans.recording.keep_heads) == ((0.5, 0.9), 0.9)
     assert not plans.recording.with_rival
+
+
+def test_a_mask_has_layers_and_levels_of_its_own(values: dict[str, Any]) -> None:
+    """A level may count for more than the next: its place's weight times its own."""
+    layers = {"down": 0.5, "mid": 0.0, "up": 2.0, "levels": {0: 3.0, 1: 1.0}}
+    terms = [{"kind": "entropy", "layers": {"mid": 1.0, "up": 0.0}}]
+    plans = plans_of(values, terms=terms, mask={"kind": "attention", "threshold": 0.4, "layers": layers})
+    assert (plans.mask.kind, plans.mask.threshold) == ("attention", 0.4)
+    counts = {(layer.place, layer.level): weight for layer, weight in plans.mask.layers.items()}
+    assert counts == {("down", 0): 1.5, ("down", 1): 0.5, ("up", 0): 6.0, ("up", 1): 2.0}
+    assert {layer.place for layer in plans.recording.layers} == {"down", "mid", "up"}
+    fine = plans_of(values, terms=[], mask={"kind": "attention", "layers": layers | {"levels": {0: 3.0, 1: 0.0}}})
+    assert {layer.level for layer in fine.mask.layers} == {0}
+    assert not plans_of(values, terms=[], mask={"kind": "grad_cam"}).mask.layers
 
 
 def test_each_term_reads_the_layers_it_names(values: dict[str, Any]) -> None:
@@ -366,7 +390,8 @@ def plans_of(values: dict[str, Any], **changes: Any) -> Plans:
 
 
 def test_plans_say_what_the_settings_say(values: dict[str, Any]) -> None:
-    latents = {"steps": 10, "start": 4, "guidance_scale": 2.5, "null_text": {"inner_steps": 7, "rate": 0.3}}
+    null_text = {"inner_steps": 7, "rate": 0.3}
+    latents = {"steps": 10, "start": 4, "guidance_scale": 2.5, "null_text": null_text, "residual": False}
     views = {"samples": 3, "every": 4, "rotation": 5.0, "scale": [0.8, 1.2], "hue": 0.1, "noise": 0.2}
     step = {"kind": "momentum", "rate": 0.3, "decay": 0.5, "clip": 2.0}
     budget = {"iterations": 8, "radius": 0.7, "perceptual": 0.2, "stop_margin": 1.0}
@@ -378,17 +403,38 @@ def test_plans_say_what_the_settings_say(values: dict[str, Any]) -> None:
         StepPlan("momentum", 0.3, 0.5, 2.0),
         BudgetPlan(8, 0.7, 0.2, 1.0),
     )
+    assert plans_of(values, terms=[], budget={"keep": "last"}).budget.keep == "last"
 
 
 def test_a_perturber_holds_what_is_named_and_no_judge(values: dict[str, Any]) -> None:
-    settings = settings_of(values, prompts=values["prompts"] | {"template": "a {label}", "distractor": "text"})
-    perturber = build_perturber(settings, HAIR_LABELS)
+    prompts = values["prompts"] | {"template": "a {label}", "distractor": "text"}
+    perturber = build_perturber(settings_of(values, prompts=prompts, terms=[{"kind": "contrast"}]), HAIR_LABELS)
     assert list(perturber.surrogates) == ["residual"]
     assert (perturber.names, perturber.template, perturber.distractor) == (HAIR_LABELS, "a {label}", "text")
     assert perturber.encoder is not None
     assert perturber.encoder.dimension == 16
     without = build_perturber(settings_of(values, prompts={"identity": None}), HAIR_LABELS)
     assert without.encoder is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"terms": [{"kind": "entropy"}]}, False),
+        ({"terms": [{"kind": "entropy"}, {"kind": "contrast"}]}, True),
+        ({"terms": [{"kind": "replace"}]}, True),
+        ({"terms": [], "goal": "distractor"}, True),
+        ({"terms": [], "loss": {"kind": "distribution", "toward": "distractor"}}, True),
+        ({"terms": [], "prompts": {"identity": None, "name_rival": "always"}}, True),
+        ({"terms": [], "prompts": {"identity": None, "template": "a {label} and no {distractor}"}}, True),
+        ({"terms": [], "prompts": {"identity": None, "distractor": "none"}}, False),
+    ],
+)
+def test_the_rival_is_named_where_it_is_read_or_asked_for(
+    values: dict[str, Any], changes: dict[str, Any], named: bool
+) -> None:
+    perturber = build_perturber(settings_of(values, **changes), HAIR_LABELS)
+    assert (perturber.distractor != "none") == named
 
 
 # Pictures -------------------------------------------------------------------------------------------------------------
@@ -500,7 +546,7 @@ def test_the_published_baseline_is_its_sum(values: dict[str, Any]) -> None:
     assert (preset["step"]["kind"], preset["step"]["rate"], preset["budget"]["iterations"]) == ("adamw", 0.01, 30)
     small = {name: values[name] for name in ("images", "prior", "surrogates", "perceptual")}
     small["prompts"] = preset["prompts"] | {"identity": values["prompts"]["identity"]}
-    small["latents"] = {"steps": 20, "start": 20 - STEPS}
+    small["latents"] = {"steps": 20, "start": 20 - STEPS, "residual": False}
     settings = PerturbationSettings.model_validate(preset | small)
     people = victims(settings.images)
     perturber = build_perturber(settings, people.classes)

@@ -4,6 +4,7 @@ from itertools import product
 from typing import Any, get_args
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from diffaudit.settings import (
@@ -15,6 +16,7 @@ from diffaudit.settings import (
     PerturbationSettings,
     Ramp,
     Section,
+    dump_settings,
 )
 
 MODEL = {"kind": "bundled", "name": "hair-plain"}
@@ -37,20 +39,34 @@ def test_the_defaults_load_and_hold_the_methods_numbers() -> None:
     assert settings.latents.null_text is None
     assert (settings.attention.window, settings.attention.keep_heads) == ([0.5, 0.9], 0.9)
     assert isinstance(settings.loss, MarginLoss)
-    assert (settings.loss.weight, settings.loss.kappa, settings.budget.stop_margin) == (1.0, 0.0, 5.0)
+    assert (settings.loss.weight, settings.loss.kappa, settings.budget.stop_margin) == (1.0, 5.0, 5.0)
     assert (settings.ensemble.kind, settings.ensemble.space, settings.ensemble.tau) == ("agreement", "image", 7.0)
     views = settings.transformations
     assert (views.samples, views.every, views.rotation, views.scale, views.hue) == (2, 2, 10.0, [0.9, 1.1], 0.05)
-    assert (settings.step.kind, settings.step.rate, settings.step.decay) == ("adamw", 0.01, 0.9)
+    assert (settings.step.kind, settings.step.rate, settings.step.decay) == ("adamw", 0.04, 0.9)
     weights = {"entropy": 0.2, "contrast": 0.35, "replace": 0.35, "self_attention": 0.5, "drift": 0.05}
     found = settings_of({"terms": [{"kind": kind} for kind in weights]}).terms
     assert {term.kind: term.weight for term in found} == weights
+    assert {term.scale for term in found} == {"first"}
 
 
 def test_no_judge_is_a_surrogate_by_default() -> None:
     settings = PerturbationSettings()
     attacked = {str(model) for model in settings.surrogates.values()}
     assert not attacked & {str(model) for model in settings.judging.heldout.values()}
+
+
+@pytest.mark.parametrize(
+    ("loss", "stop"),
+    [
+        ({"kind": "margin", "kappa": 2.0}, None),
+        ({"kind": "margin", "kappa": 2.0}, 2.0),
+        ({"kind": "margin"}, 5.0),
+        ({"kind": "ce"}, 9.0),
+    ],
+)
+def test_a_loss_that_leads_to_the_stop_loads(loss: dict[str, Any], stop: float | None) -> None:
+    assert settings_of({"loss": loss, "budget": {"stop_margin": stop}}).budget.stop_margin == stop
 
 
 @pytest.mark.parametrize("kind", kinds_of(AnyAttackLoss))
@@ -92,8 +108,16 @@ def test_labelled_pictures_load() -> None:
 @pytest.mark.parametrize("step", ["adamw", "momentum"])
 @pytest.mark.parametrize("mask", ["none", "attention", "grad_cam"])
 def test_steps_and_masks_load(step: str, mask: str) -> None:
-    settings = settings_of({"step": {"kind": step}, "mask": {"kind": mask, "threshold": 0.5}})
+    threshold = None if mask == "none" else 0.5
+    settings = settings_of({"step": {"kind": step}, "mask": {"kind": mask, "threshold": threshold}})
     assert (settings.step.kind, settings.mask.kind) == (step, mask)
+
+
+@pytest.mark.parametrize("levels", [None, [0, 1], {0: 2.0, 1: 0.5}])
+def test_levels_are_a_list_or_weights_and_come_back(levels: Any) -> None:
+    settings = settings_of({"mask": {"kind": "attention", "layers": {"levels": levels}}})
+    assert settings.mask.layers.levels == levels
+    assert settings_of(yaml.safe_load(dump_settings(settings))) == settings
 
 
 def test_weights_of_an_ensemble_are_one_a_surrogate() -> None:
@@ -116,19 +140,40 @@ def test_weights_of_an_ensemble_are_one_a_surrogate() -> None:
             {"prompts": {"template": "{label} by {distractor}", "distractor": "none"}},
             "`template` should have no {distractor} where none is chosen. Found '{label} by {distractor}'.",
         ),
+        (
+            {"prompts": {"distractor": "none", "name_rival": "always"}},
+            "`name_rival` should be where_read where `distractor` is none. Found 'always'.",
+        ),
         ({"attention": {"window": [0.9, 0.5]}}, "`window` should be two numbers, the smaller one first."),
         ({"attention": {"window": [0.5, 1.5]}}, "less than or equal to 1"),
         ({"terms": [{"kind": "entropy", "layers": {"mid": 0, "up": 0}}]}, "one of `down`, `mid` and `up` should be"),
+        ({"terms": [{"kind": "entropy", "layers": {"levels": {0: 0.0}}}]}, "one of `levels` should be above 0."),
+        ({"terms": [{"kind": "entropy", "layers": {"levels": {}}}]}, "at least 1 item"),
         ({"terms": [{"kind": "l2", "layers": {}}]}, "Extra inputs"),
         ({"attention": {"keep_heads": 0}}, "greater than 0"),
         ({"mask": {"kind": "attention", "threshold": 0}}, "greater than 0"),
+        ({"mask": {"threshold": 0.5}}, "`threshold` should be null where `kind` is none. Found 0.5."),
+        ({"terms": [{"kind": "variance", "side": 1}]}, "greater than or equal to 2"),
+        ({"terms": [{"kind": "entropy", "side": 1}]}, "greater than or equal to 2"),
+        ({"terms": [{"kind": "contrast", "margin": 1.1}]}, "less than or equal to 1"),
+        ({"ensemble": {"as_published": True}}, "`as_published` should be false where `kind` is agreement. Found true."),
+        ({"judging": {"defences": [{"kind": "jpeg", "quality": 96}]}}, "less than or equal to 95"),
+        (
+            {"judging": {"references": [{"method": "pgd", "budget": 8}, {"method": "pgd", "budget": 8}]}},
+            "`references` should hold each attack once. Found pgd 8 twice.",
+        ),
         ({"loss": {"kind": "hinge"}}, "'ce', 'margin', 'dlr', 'distribution'"),
         ({"loss": {"kind": "ce", "kappa": 1.0}}, "Extra inputs"),
+        (
+            {"loss": {"kind": "margin", "kappa": 2.0}},
+            "`loss.kappa` should be at least `budget.stop_margin` (5.0), or nothing pulls a picture as far. Found 2.0.",
+        ),
         ({"terms": [{"kind": "entropy", "weight": -1}]}, "greater than or equal to 0"),
         (
             {"terms": [{"kind": "entropy"}, {"kind": "entropy"}]},
             "`terms` should hold one of a kind. Found entropy, entropy.",
         ),
+        ({"ensemble": {"of": "logits"}}, "`of` should be losses where `kind` is agreement. Found 'logits'."),
         ({"ensemble": {"tau": -1.0}}, "greater than or equal to 0"),
         ({"ensemble": {"kind": "weighted"}}, "`weights` should hold one above 0 where `kind` is weighted. Found None."),
         ({"ensemble": {"kind": "weighted", "weights": [0, 0, 0]}}, "`weights` should hold one above 0"),
@@ -145,6 +190,10 @@ def test_weights_of_an_ensemble_are_one_a_surrogate() -> None:
         ({"step": {"decay": 1.0}}, "less than 1"),
         ({"budget": {"iterations": 0}}, "greater than or equal to 1"),
         ({"budget": {"radius": 0}}, "greater than 0"),
+        (
+            {"budget": {"keep": "last", "perceptual": 0.3}},
+            "`perceptual` should be null where `keep` is last. Found 0.3.",
+        ),
         ({"goal": "distractor", "loss": {"kind": "distribution"}}, "`loss.toward` should be 'distractor'"),
         ({"judging": {"heldout": {"a/b": MODEL}}}, "pattern"),
         ({"judging": {"heldout": {"plain": MODEL}}}, "should give models names of their own. Found plain twice."),

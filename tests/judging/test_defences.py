@@ -142,6 +142,7 @@ def test_purification_takes_one_condition_or_one_each() -> None:
 def test_purification_of_a_real_prior(tiny_world: Path) -> None:
     prior = DiffusionPrior.load(tiny_world / "prior")
     defence = purification_defence(prior, prior.condition(None, 1), strength=0.2, steps=2)
+    assert defence.name == "purification-0.2-2"
     found = defence.apply(noise(2, 64), seeded())
     assert found.shape == (2, 3, 64, 64)
     assert not found.requires_grad
@@ -174,9 +175,9 @@ def test_a_draw_does_not_depend_on_the_batch(apply: Callable[[Tensor, torch.Gene
 
 
 def test_names_say_how_strong() -> None:
-    assert [defence.name for defence in (jpeg_defence(), depth_defence(5), resize_defence())] == [
-        "jpeg-75", "depth-5", "resize-pad",
-    ]  # fmt: skip
+    """So that one kind may stand in a run at several strengths."""
+    known = (jpeg_defence(), depth_defence(5), resize_defence(), resize_defence(0.85))
+    assert [defence.name for defence in known] == ["jpeg-75", "depth-5", "resize-pad-0.9", "resize-pad-0.85"]
     assert (jpeg_defence().repeats, resize_defence().repeats) == (1, 10)
     assert torch.equal(jpeg_defence(50).apply(noise(), seeded()), jpeg(noise(), quality=50))
     assert torch.equal(depth_defence().apply(noise(), seeded()), reduced_depth(noise()))

@@ -76,9 +76,9 @@ def test_the_published_map_leaves_out_the_last_model_and_changes_with_the_order(
     assert disparity(opposed.flip(0)).item() == pytest.approx(-1 / 3)
     crossed = torch.ones(3, 3, 1, dtype=torch.float64)
     losses = torch.zeros(3, 1, dtype=torch.float64)
-    assert not AdaEA(crossed)(opposed, losses).gradient.any()
-    assert AdaEA(crossed, as_published=True)(opposed, losses).gradient.any()
-    assert not AdaEA(crossed, as_published=True)(opposed.flip(0), losses).gradient.any()
+    assert not AdaEA(crossed)(opposed, losses, -losses).gradient.any()
+    assert AdaEA(crossed, as_published=True)(opposed, losses, -losses).gradient.any()
+    assert not AdaEA(crossed, as_published=True)(opposed.flip(0), losses, -losses).gradient.any()
 
 
 def test_the_published_map_is_ours_less_the_last_row() -> None:
@@ -89,7 +89,7 @@ def test_the_published_map_is_ours_less_the_last_row() -> None:
 
 def test_pixels_below_the_threshold_stay() -> None:
     found = gradients()
-    weights, gradient = AdaEA(torch.ones(3, 3, 2, dtype=torch.float64), threshold=0.1)(found, torch.zeros(3, 2))
+    weights, gradient = AdaEA(torch.ones(3, 3, 2, dtype=torch.float64), threshold=0.1)(found, *torch.zeros(2, 3, 2))
     kept = (disparity(found) >= 0.1).expand_as(gradient)
     assert 0 < kept.sum() < kept.numel()
     assert not gradient[~kept].any()

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from diffaudit.candidate import Candidate
 from diffaudit.eight_bit import to_bytes
-from diffaudit.errors import NotFinite
 from diffaudit.models.attention import attention_layers
 from diffaudit.models.classifier import Classifier
 from diffaudit.models.conditioning import Condition
@@ -16,8 +15,9 @@ from diffaudit.models.perceptual import PerceptualFeatures
 from diffaudit.models.prior import DiffusionPrior
 from diffaudit.objective import Entry, Objective
 from diffaudit.perturbation.attack import Attacked, Drive, Iteration, attack, fooling
-from diffaudit.perturbation.ensemble import Agreement, Weighted
-from diffaudit.perturbation.movers import AdamWMover, MomentumMover, Mover
+from diffaudit.perturbation.ensemble import Agreement, Combined, Weighted
+from diffaudit.perturbation.improvement import Improvement
+from diffaudit.perturbation.movers import AdamWMover, MomentumMover, Mover, mover_of
 from diffaudit.perturbation.plans import BudgetPlan, PathPlan, Plans, RecordingPlan, StepPlan, ViewPlan
 from diffaudit.perturbation.rendering import render
 from diffaudit.perturbation.scene import Perturber, Scene, prepared
@@ -166,6 +166,23 @@ def test_under_a_mask_the_latents_are_those_that_the_pictures_come_from(toy: tup
     assert (found.latents[..., :4, :] != scene.latents[..., :4, :]).any()
     rendered = render(perturber.prior, found.latents, scene.condition, scene.nulls, PATH).image
     assert torch.equal((rendered.clamp(0, 1) * 255).round().byte(), found.images)
+
+
+def test_a_hinge_that_ends_before_the_stop_never_reaches_it(toy: tuple[Perturber, Scene]) -> None:
+    """At kappa 0 nothing pulls once every model is fooled; at the stop's own margin the picture goes on to it."""
+    _, scene = toy
+
+    def run(kappa: float) -> Attacked:
+        drive = Drive(lambda logits: fooling_margin(logits, scene.labels, kappa=kappa), Weighted(), lambda _: 1.0)
+        mover = MomentumMover(0.02, decay=0.0, clip=1.0)
+        return attacked(toy, drive=drive, mover=mover, iterations=40, stop_margin=2.0)
+
+    short, far = run(0.0), run(2.0)
+    assert (short.margin > 0).all()
+    assert (short.margin < 2.0).all()
+    assert (short.iterations == 40).all()
+    assert (far.margin >= 2.0).all()
+    assert (far.iterations < 40).all()
 
 
 def test_a_goal_is_reached(toy: tuple[Perturber, Scene]) -> None:
@@ -352,6 +369,17 @@ def test_the_best_iterate_fools_most_and_then_is_nearest(toy_prior: MakePrior) -
     assert scripted(toy_prior, (-3, 30), looks) == [(4, 90, 3), (-3, 30, 3), (-3, 10, 3)]
 
 
+def test_the_last_iterate_is_kept_where_that_is_asked(toy_prior: MakePrior) -> None:
+    looks = [
+        [(9, 10), (4, 90), (2, 200)],  # the best is long past
+        [(-2, 10), (-3, 20), (-9, 30)],
+    ]
+    assert scripted(toy_prior, (-3, 30), looks, keep="last") == [(2, 200, 3), (-9, 30, 3)]
+    assert scripted(toy_prior, (-3, 30), looks, keep="best") == [(9, 10, 3), (-2, 10, 3)]
+    # Left alone from a margin of 4 on, the last is the one that reached it.
+    assert scripted(toy_prior, (-3, 30), [[(1, 10), (4, 90), (9, 0)]], keep="last", stop_margin=4.0) == [(4, 90, 2)]
+
+
 def test_a_picture_whose_margin_is_reached_moves_no_more(toy_prior: MakePrior) -> None:
     looks = [
         [(5, 90), (9, 0), (9, 0)],  # enough at once: what lies further on is not seen
@@ -417,6 +445,22 @@ def test_the_mean_is_the_same_at_the_image_and_at_the_latent(toy: tuple[Perturbe
     assert not torch.allclose(image.latents, toy[1].latents, atol=1e-2)
 
 
+@pytest.mark.parametrize("in_latent", [False, True])
+def test_mean_logits_are_those_of_one_model(toy: tuple[Perturber, Scene], in_latent: bool) -> None:
+    """The mean of two linear models is the linear one of their mean weights."""
+    perturber, scene = toy
+    one, other = (model.model[1] for model in perturber.surrogates.values())  # type: ignore[index]
+    head = nn.Linear(192, 3)
+    head.weight.data = (one.weight + other.weight) / 2
+    head.bias.data = (one.bias + other.bias) / 2
+    single = Classifier(nn.Sequential(nn.Flatten(), head), size=8, fingerprint="mean")
+    alone, together = Recorder(), Recorder()
+    attacked((replace(perturber, surrogates={"mean": single}), scene), mover=alone)
+    drive = margin_drive(scene, of_logits=True, in_latent=in_latent)
+    attacked(toy, drive=drive, mover=together)
+    torch.testing.assert_close(together.gradients[0], alone.gradients[0], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(("in_latent", "each"), [(False, 1), (True, 3)])
 def test_one_pull_back_serves_all_models(prior: DiffusionPrior, in_latent: bool, each: int) -> None:
     prior = prior.float()
@@ -429,6 +473,21 @@ def test_one_pull_back_serves_all_models(prior: DiffusionPrior, in_latent: bool,
     attacked((perturber, scene), drive=margin_drive(scene, in_latent=in_latent), path=path, iterations=3)
     handle.remove()
     assert len(calls) == 3 * each
+
+
+def test_models_on_which_nothing_is_gained_weigh_alike_under_random_views(toy: tuple[Perturber, Scene]) -> None:
+    """Nothing moves, so that no margin does; the losses do, with every second iteration's views."""
+    rule, weights, losses = Improvement(), [], []
+
+    def note(_: nn.Module, given: tuple[Tensor, ...], found: Combined) -> None:
+        weights.append(found.weights)
+        losses.append(given[1])
+
+    rule.register_forward_hook(note)
+    attacked(toy, drive=margin_drive(toy[1], rule=rule), mover=Recorder(), views=TURNED, iterations=6)
+    moved = torch.stack(losses).diff(dim=0)
+    assert (moved[:, 0] - moved[:, 1]).abs().max() > 0.01  # and not by the same for both
+    assert all(torch.equal(found, torch.full((2, 3), 0.5)) for found in weights)
 
 
 # Terms ----------------------------------------------------------------------------------------------------------------
@@ -469,7 +528,7 @@ def test_attention_is_spread_on_a_real_unet(worded_prior: DiffusionPrior, keep_h
 
 
 class Broken(Term):
-    """Not a number from the second iteration on."""
+    """Not a number for the second picture, from the second iteration on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -477,12 +536,54 @@ class Broken(Term):
 
     def forward(self, candidate: Candidate) -> Tensor:
         self.calls += 1
-        return candidate.image.flatten(1).mean(1) * (1.0 if self.calls < 2 else torch.nan)
+        values = candidate.image.flatten(1).mean(1)
+        return values * values.new_tensor([1.0, 1.0 if self.calls < 2 else torch.nan, 1.0])
 
 
-def test_a_gradient_that_is_not_finite_stops_it(toy: tuple[Perturber, Scene]) -> None:
-    objective = Objective([Entry(name="broken", group="broken", term=Broken())], Fixed({"broken": 1.0}))
-    seen: list[Iteration] = []
-    with pytest.raises(NotFinite, match="gradient of the latent"):
-        attacked(toy, objective=objective, watch=seen)
-    assert [step.number for step in seen] == [0]
+class Whole(Term):
+    """The same, always a number."""
+
+    def forward(self, candidate: Candidate) -> Tensor:
+        return candidate.image.flatten(1).mean(1)
+
+
+@pytest.mark.parametrize("step", [STEP, replace(STEP, kind="momentum")], ids=["adamw", "sign"])
+def test_a_picture_whose_gradient_is_not_finite_is_left_alone_and_the_others_go_on(
+    toy: tuple[Perturber, Scene], step: StepPlan
+) -> None:
+    def run(term: Term, iterations: int) -> Attacked:
+        objective = Objective([Entry(name="it", group="it", term=term)], Fixed({"it": 1.0}))
+        return attacked(toy, objective=objective, mover=mover_of(step), iterations=iterations, keep="last")
+
+    found, whole, once = run(Broken(), 4), run(Whole(), 4), run(Whole(), 1)
+    assert found.broken.tolist() == [False, True, False]
+    assert found.iterations.tolist() == [4, 1, 4]
+    assert torch.equal(found.latents[[0, 2]], whole.latents[[0, 2]])
+    assert torch.equal(found.latents[1], once.latents[1])
+    assert not whole.broken.any()
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_picture_that_is_not_finite_is_never_kept(toy: tuple[Perturber, Scene], keep: str) -> None:
+    class Lost(Mover):
+        """Sends the second picture's latent nowhere."""
+
+        def __call__(self, latents: Tensor, gradient: Tensor) -> Tensor:
+            stepped = latents - 0.05 * gradient.sign()
+            stepped[1] = torch.nan
+            return stepped
+
+    found = attacked(toy, mover=Lost(), keep=keep)
+    assert found.broken.tolist() == [False, True, False]
+    assert found.iterations.tolist() == [3, 1, 3]
+    assert torch.equal(found.images[1], to_bytes(toy[1].rebuilt)[1])
+    assert torch.equal(found.latents[1], toy[1].latents[1])
+    assert found.latents.isfinite().all()
+
+
+def test_pictures_that_are_all_broken_are_what_they_were(toy: tuple[Perturber, Scene]) -> None:
+    drive = margin_drive(toy[1], weight=lambda _: torch.nan)
+    found = attacked(toy, drive=drive)
+    assert found.broken.all()
+    assert found.iterations.tolist() == [0, 0, 0]
+    assert torch.equal(found.images, to_bytes(toy[1].rebuilt))

@@ -15,7 +15,7 @@ from diffaudit.perturbation.ensemble import (
     Weighted,
     Worst,
     agreement_weights,
-    fused_logits,
+    fused,
     image_gradients,
     unit_gradients,
     weighted_gradient,
@@ -27,11 +27,12 @@ from diffaudit.terms.adversarial import fooling_margin, negated_cross_entropy
 MODELS, IMAGES = 3, 4
 
 
-def draw(models: int = MODELS, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Gradients and losses."""
+def draw(models: int = MODELS, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients, losses and margins."""
     generator = torch.Generator().manual_seed(seed)
     gradients = torch.randn(models, IMAGES, 3, 5, 5, generator=generator, dtype=torch.float64)
-    return gradients, torch.randn(models, IMAGES, generator=generator, dtype=torch.float64)
+    losses, margins = torch.randn(2, models, IMAGES, generator=generator, dtype=torch.float64)
+    return gradients, losses, margins
 
 
 def vectors(*numbers: list[float]) -> Tensor:
@@ -82,11 +83,11 @@ def test_weights_are_shares(make: Callable[[Tensor], EnsembleRule]) -> None:
 def test_an_image_depends_on_itself_alone(make: Callable[[Tensor], EnsembleRule]) -> None:
     together, apart = make(EVERYONE), [make(EVERYONE[row : row + 1]) for row in range(IMAGES)]
     for seed in range(3):  # some rules remember
-        gradients, losses = draw(seed=seed)
-        weights, gradient = together(gradients, losses)
+        gradients, losses, margins = draw(seed=seed)
+        weights, gradient = together(gradients, losses, margins)
         for row, rule in enumerate(apart):
             only = slice(row, row + 1)
-            alone = rule(gradients[:, only], losses[:, only])
+            alone = rule(gradients[:, only], losses[:, only], margins[:, only])
             torch.testing.assert_close(weights[:, only], alone.weights)
             torch.testing.assert_close(gradient[only], alone.gradient)
 
@@ -95,8 +96,8 @@ def test_an_image_depends_on_itself_alone(make: Callable[[Tensor], EnsembleRule]
 def test_a_single_model_is_followed(make: Callable[[Tensor], EnsembleRule]) -> None:
     kind = type(make(EVERYONE))
     rule = kind(torch.ones(1, 1, IMAGES)) if kind is AdaEA else kind()
-    gradients, losses = draw(1)
-    weights, gradient = rule(gradients, losses)
+    gradients, losses, margins = draw(1)
+    weights, gradient = rule(gradients, losses, margins)
     assert (weights == 1).all()
     torch.testing.assert_close(unit_gradients(gradient), unit_gradients(gradients[0]))
 
@@ -141,16 +142,23 @@ def test_views_are_averaged_and_the_same_for_every_model(surrogates: list[nn.Mod
     assert len(seen) == 3
 
 
-def test_linear_losses_of_fused_logits_have_the_weighted_gradient(
-    surrogates: list[nn.Module], pictures: Tensor
-) -> None:
-    weights = torch.rand(3, 4, dtype=torch.float64)
-    labels = torch.tensor([0, 1, 2, 3])
-    gradients, _ = image_gradients(surrogates, pictures, lambda logits: logits.gather(1, labels[:, None])[:, 0])
+def test_a_fused_ensemble_is_the_mean_of_the_logits(surrogates: list[nn.Module], pictures: Tensor) -> None:
+    """A loss that is linear in the logits cannot tell it from the mean of the losses; cross-entropy can."""
+    labels, rule = torch.tensor([0, 1, 2, 3]), Weighted()
+
+    def both(loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        apart, losses = image_gradients(surrogates, pictures, loss)
+        together, loss_of_mean = image_gradients([fused(surrogates)], pictures, loss)
+        return rule(apart, losses, -losses).gradient, rule(together, loss_of_mean, -losses).gradient
+
+    linear = both(lambda logits: logits.gather(1, labels[:, None])[:, 0])
+    torch.testing.assert_close(*linear)
+    losses, logits = both(lambda logits: negated_cross_entropy(logits, labels))
     start = pictures.clone().requires_grad_()
-    fused = fused_logits(torch.stack([model(start) for model in surrogates]), weights)
-    (expected,) = torch.autograd.grad(fused.gather(1, labels[:, None]).sum(), start)
-    torch.testing.assert_close(weighted_gradient(gradients, weights), expected)
+    mean = torch.stack([model(start) for model in surrogates]).mean(0)
+    (expected,) = torch.autograd.grad(negated_cross_entropy(mean, labels).sum(), start)
+    torch.testing.assert_close(logits, expected)
+    assert not torch.allclose(losses, logits, rtol=1e-2)
 
 
 def test_worst_is_the_gradient_of_the_maximum() -> None:
@@ -158,14 +166,14 @@ def test_worst_is_the_gradient_of_the_maximum() -> None:
     losses = torch.stack([2 * start.sum() + 1, 5 * start.sum(), -start.sum()])[:, None]
     gradients = torch.stack([torch.autograd.grad(loss, start, retain_graph=True)[0] for loss in losses[:, 0]])
     (expected,) = torch.autograd.grad(losses.max(), start)
-    assert torch.equal(Worst()(gradients, losses.detach()).gradient, expected)
+    assert torch.equal(Worst()(gradients, losses.detach(), -losses.detach()).gradient, expected)
     assert worst_weights(torch.tensor([[1.0], [1.0]])).flatten().tolist() == [1.0, 0.0]
 
 
 def test_given_weights_by_hand() -> None:
     gradients, losses = vectors([1, 0, 0], [0, 1, 0], [0, 0, 1]), torch.zeros(3, 1, dtype=torch.float64)
-    assert Weighted([1.0, 0.0, 3.0])(gradients, losses).gradient.flatten().tolist() == [0.25, 0.0, 0.75]
-    assert Weighted()(gradients, losses).gradient.flatten().tolist() == pytest.approx([1 / 3] * 3)
+    assert Weighted([1.0, 0.0, 3.0])(gradients, losses, -losses).gradient.flatten().tolist() == [0.25, 0.0, 0.75]
+    assert Weighted()(gradients, losses, -losses).gradient.flatten().tolist() == pytest.approx([1 / 3] * 3)
 
 
 def test_agreement_by_hand() -> None:
@@ -173,14 +181,14 @@ def test_agreement_by_hand() -> None:
     gradients = vectors([2, 0, 0], [0.1, 0, 0], [0, 700, 0])
     near, far = math.exp(7 * 2 / 5**0.5), math.exp(7 / 5**0.5)
     expected = torch.tensor([near, near, far], dtype=torch.float64) / (2 * near + far)
-    weights, gradient = Agreement()(gradients, torch.zeros(3, 1))
+    weights, gradient = Agreement()(gradients, *torch.zeros(2, 3, 1))
     torch.testing.assert_close(weights[:, 0], expected)
     wanted = [2 * near / (2 * near + far), far / (2 * near + far), 0.0]
     assert gradient.flatten().tolist() == pytest.approx(wanted)
 
 
 def test_agreement_does_not_see_the_length_of_a_gradient() -> None:
-    gradients, _ = draw()
+    gradients, _, _ = draw()
     scales = torch.tensor([1e-6, 1.0, 1e6], dtype=torch.float64)[:, None, None, None, None]
     torch.testing.assert_close(agreement_weights(scales * gradients), agreement_weights(gradients))
 
@@ -192,7 +200,7 @@ def test_a_model_without_gradient_or_directions_that_cancel_leave_numbers() -> N
 
 
 def test_cosine_over_no_dimension_does_not_exist() -> None:
-    gradients, _ = draw()
+    gradients, _, _ = draw()
     with pytest.raises(TypeError):
         torch.nn.functional.cosine_similarity(gradients[0], gradients[1], dim=None)  # type: ignore[arg-type]
 

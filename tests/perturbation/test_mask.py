@@ -2,10 +2,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from diffaudit.attention import AttentionBranch, AttentionLayer
 from diffaudit.errors import InvalidSetting
+from diffaudit.models.bundled import bundled_folder, load_network
 from diffaudit.models.classifier import Classifier
 from diffaudit.models.networks import build_network
-from diffaudit.perturbation.mask import attention_mask, blend, grad_cam
+from diffaudit.perturbation.mask import attention_mask, blend, grad_cam, label_attention
 
 
 class OneChannel(nn.Module):
@@ -21,6 +23,18 @@ class OneChannel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.maps(images).mean((2, 3)))
+        return logits
+
+
+class Pooled(OneChannel):
+    """The same, averaged over a grid of its own first, whose cells the head averages."""
+
+    def __init__(self, *grid: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(grid)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.pool(self.maps(images)).mean((2, 3)))
         return logits
 
 
@@ -49,6 +63,26 @@ def test_attention_by_hand() -> None:
     assert attention_mask(maps, 8).shape == (2, 1, 8, 8)
 
 
+def test_attention_of_layers_by_their_weights() -> None:
+    """Two tokens of a label, two steps, a layer that counts thrice on 2 x 2 and one of 1 x 1; a third is not asked."""
+    fine, coarse, other = (AttentionLayer(name, "up", "cross", level) for level, name in enumerate("abc"))
+    label = torch.tensor([[False, True, True]])
+
+    def maps(*shares: float) -> torch.Tensor:
+        half = torch.tensor(shares) / 2
+        return torch.stack([1 - 2 * half, half, half], dim=1)[None]
+
+    first = {fine: maps(0.1, 0.2, 0.3, 0.4), coarse: maps(0.5), other: maps(0.9, 0.0, 0.0, 0.0)}
+    second = {fine: maps(0.3, 0.2, 0.1, 0.0), coarse: maps(0.1), other: maps(0.9, 0.0, 0.0, 0.0)}
+    branch = AttentionBranch(steps=(first, second), label=label)
+    found = label_attention(branch, {fine: 3.0, coarse: 1.0})  # (3 * 0.2 + 0.3) / 4
+    torch.testing.assert_close(found, torch.full((1, 4), 0.225))
+    alone = label_attention(AttentionBranch(steps=(first,), label=label), {fine: 2.0})
+    torch.testing.assert_close(alone, torch.tensor([[0.1, 0.2, 0.3, 0.4]]))
+    with pytest.raises(InvalidSetting, match="where its cross-attention is not recorded"):
+        label_attention(branch, {AttentionLayer("d", "mid", "cross"): 1.0})
+
+
 def test_grad_cam_in_closed_form() -> None:
     images = torch.rand(2, 3, 4, 4)
     red = images[:, :1]
@@ -59,7 +93,29 @@ def test_grad_cam_in_closed_form() -> None:
     assert grad_cam([classifier(OneChannel())], images, torch.tensor([1, 1]), 4).unique().tolist() == [1.0]
 
 
-@pytest.mark.parametrize("architecture", ["residual", "plain", "depthwise"])
+@pytest.mark.parametrize("grid", [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_what_is_pooled_to_a_grid_shows_no_places(grid: tuple[int, int]) -> None:
+    """An object in one corner is found in that corner; halves of the picture could not tell left from right."""
+    images = torch.zeros(1, 3, 8, 8)
+    images[..., :4, :4] = 1.0
+    found = grad_cam([classifier(Pooled(*grid))], images, torch.tensor([0]), 4)
+    assert found[0, 0].tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+
+
+def test_the_bundled_models_of_hair_look_left_and_right() -> None:
+    """Their necks average the upper and the lower half: a map of those would be the same in every column."""
+    images = torch.full((1, 3, 64, 64), 0.5)
+    images[0, :, 8:40, 8:28] = torch.tensor([0.7, 0.1, 0.1])[:, None, None]
+    for name in ("hair-residual", "hair-plain", "hair-squeeze", "hair-depthwise", "hair-mixer"):
+        network, _ = load_network(bundled_folder(name))
+        found = grad_cam([classifier(network)], images, network(images).argmax(1), 8)[0, 0]
+        assert (found.amax(1) - found.amin(1)).max() > 0.2
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [*("residual", "plain", "depthwise"), *("small-residual", "small-plain", "small-depthwise", "squeeze", "mixer")],
+)
 def test_grad_cam_is_that_of_the_last_maps(architecture: str) -> None:
     torch.manual_seed(0)
     network = build_network(architecture, 3).eval()

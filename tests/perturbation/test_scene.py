@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from diffaudit.attention import AttentionLayer
 from diffaudit.errors import InvalidSetting
 from diffaudit.models.attention import attention_layers
 from diffaudit.models.classifier import Classifier
@@ -14,11 +15,12 @@ from diffaudit.models.perceptual import PerceptualFeatures
 from diffaudit.models.prior import DiffusionPrior
 from diffaudit.objective import Entry, Objective
 from diffaudit.perturbation.attack import Drive, attack
+from diffaudit.perturbation.distractors import nearest_names
 from diffaudit.perturbation.ensemble import Weighted
 from diffaudit.perturbation.latents import inverted
 from diffaudit.perturbation.mask import grad_cam
 from diffaudit.perturbation.movers import AdamWMover
-from diffaudit.perturbation.plans import BudgetPlan, PathPlan, Plans, RecordingPlan, StepPlan, ViewPlan
+from diffaudit.perturbation.plans import BudgetPlan, MaskPlan, PathPlan, Plans, RecordingPlan, StepPlan, ViewPlan
 from diffaudit.perturbation.rendering import render
 from diffaudit.perturbation.scene import Perturber, chosen_distractors, prepared
 from diffaudit.terms import AttentionReplacement, negated_cross_entropy
@@ -93,26 +95,6 @@ def test_confusion_is_the_second_choice_of_the_mean_of_the_predictions(worded_pr
     assert found.tolist() == [2, 0, 0]
 
 
-class Angles(nn.Module):
-    """Every word of a class is a direction: that of its number; other words are none."""
-
-    NUMBERS: Mapping[str, float] = {"long red hair": 0.0, "short black hair": 1.2, "long blond hair": 0.5}
-
-    def forward(self, prompts: list[str]) -> Tensor:
-        angles = torch.tensor([self.NUMBERS[prompt.removeprefix("a portrait of a person with ")] for prompt in prompts])
-        length = torch.tensor([[1.0], [9.0], [2.0]])  # how loud a text is does not count
-        directions = torch.stack([angles.cos(), angles.sin()], dim=1) * length
-        return torch.stack([directions + 1, directions - 1], dim=1)
-
-
-def test_text_is_the_nearest_by_angle_whatever_the_picture(worded_prior: DiffusionPrior) -> None:
-    prior = DiffusionPrior(worded_prior.autoencoder, worded_prior.unet, worded_prior.scheduler, text=Angles())  # type: ignore[arg-type]
-    images, labels = pictures()
-    found = chosen_distractors(perturber_of(prior, distractor="text"), images, labels)
-    assert found is not None
-    assert found.tolist() == [2, 0, 2]
-
-
 @pytest.mark.parametrize("kind", ["text", "confusion"])
 def test_a_distractor_is_never_the_own_class(worded_prior: DiffusionPrior, kind: str) -> None:
     images = torch.rand(9, 3, 64, 64)
@@ -122,16 +104,23 @@ def test_a_distractor_is_never_the_own_class(worded_prior: DiffusionPrior, kind:
     assert not (found == labels).any()
 
 
-def test_a_distractor_never_bears_the_own_name(worded_prior: DiffusionPrior) -> None:
-    """As two classes of ImageNet that are both called crane."""
-    names = ("crane", "fox", "Crane")
-    models = {"one": constant(0.5, 0.1, 0.4)}
-    perturber = replace(perturber_of(worded_prior, models, distractor="confusion"), names=names)
-    found = chosen_distractors(perturber, *pictures())
-    assert found is not None
-    assert found.tolist() == [1, 1, 0]
-    with pytest.raises(InvalidSetting, match="have different names where a distractor is chosen"):
-        chosen_distractors(replace(perturber, names=("crane",) * 3), *pictures())
+def test_text_names_the_rivals_once_whatever_the_template(worded_prior: DiffusionPrior) -> None:
+    perturber = perturber_of(worded_prior, distractor="text")
+    between = replace(perturber, template="{label} beside a person with {distractor}")
+    assert worded_prior.text is not None
+    calls: list[int] = []
+    handle = worded_prior.text.encoder.register_forward_hook(lambda *_: calls.append(1))
+    images, labels = pictures()
+    found = [chosen_distractors(between, images, labels), chosen_distractors(between, images, labels.flip(0))]
+    handle.remove()
+    assert len(calls) == 1
+    assert found[0] is not None
+    assert found[1] is not None
+    assert torch.equal(found[0].flip(0), found[1])
+    assert torch.equal(found[0], nearest_names(worded_prior.text, NAMES)[labels])
+    words = [f"{NAMES[one]} beside a person with {NAMES[other]}" for one, other in zip(labels, found[0], strict=True)]
+    scene = prepared(between, images, labels, PATH, NOTHING)
+    assert torch.equal(scene.condition.tokens, worded_prior.condition(None, 3, words).tokens)
 
 
 def test_none_and_a_prior_without_words(toy_prior: MakePrior, worded_prior: DiffusionPrior) -> None:
@@ -229,41 +218,48 @@ def test_guidance_has_a_null_condition_a_step(worded_prior: DiffusionPrior) -> N
 # Masks ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("threshold", [None, 0.5])
-def test_a_mask_of_attention_is_the_labels_on_the_finest_grid(
-    worded_prior: DiffusionPrior, threshold: float | None
-) -> None:
+def test_a_mask_of_attention_is_that_of_its_own_layers(worded_prior: DiffusionPrior) -> None:
+    """Whatever other layers are recorded, for terms: the mean over the steps of the mask's two, by their weights."""
     images, labels = pictures()
-    options: dict[str, Any] = {"mask": "attention", "threshold": threshold}
-    scene = prepared(perturber_of(worded_prior), images, labels, PATH, words_of(worded_prior), **options)
-    finest = [maps for step in scene.clean for maps in step.values() if maps.shape[2] == 64]
-    seen = sum(maps[:, :, :, 7:10].sum(3).mean(1) for maps in finest) / len(finest)
-    assert isinstance(seen, Tensor)
-    least, most = seen.amin(1, keepdim=True), seen.amax(1, keepdim=True)
-    expected = ((seen - least) / (most - least)).view(3, 1, 8, 8)
+    layers = words_of(worded_prior).layers
+    fine = next(layer for layer in layers if layer.level == 0)
+    coarse = next(layer for layer in layers if layer.level == 1)
+    mask = MaskPlan("attention", layers={fine: 3.0, coarse: 1.0})
+    scene = prepared(perturber_of(worded_prior), images, labels, PATH, words_of(worded_prior), mask)
+
+    def seen(layer: AttentionLayer) -> Tensor:
+        maps = [step[layer][:, :, :, 7:10].sum(3).mean(1) for step in scene.clean]
+        return torch.stack(maps).mean(0)
+
+    grown = nn.functional.interpolate(seen(coarse).view(3, 1, 4, 4), (8, 8), mode="bilinear", align_corners=False)
+    mean = (3 * seen(fine).view(3, 1, 8, 8) + grown) / 4
+    least, most = mean.amin((2, 3), keepdim=True), mean.amax((2, 3), keepdim=True)
+    expected = (mean - least) / (most - least)
     assert scene.mask is not None
-    if threshold is None:
-        torch.testing.assert_close(scene.mask, expected, rtol=0, atol=1e-4)
-    else:
-        clear = (expected - threshold).abs() > 1e-4
-        assert torch.equal(scene.mask[clear], (expected >= threshold).float()[clear])
+    torch.testing.assert_close(scene.mask, expected, rtol=0, atol=1e-4)
+    cut = prepared(
+        perturber_of(worded_prior), images, labels, PATH, words_of(worded_prior), replace(mask, threshold=0.5)
+    )
+    assert cut.mask is not None
+    clear = (expected - 0.5).abs() > 1e-4
+    assert torch.equal(cut.mask[clear], (expected >= 0.5).float()[clear])
 
 
 def test_a_mask_of_grad_cam_is_that_of_the_true_class(worded_prior: DiffusionPrior) -> None:
     images, labels = pictures()
     perturber = perturber_of(worded_prior)
-    scene = prepared(perturber, images, labels, PATH, NOTHING, mask="grad_cam")
+    scene = prepared(perturber, images, labels, PATH, NOTHING, MaskPlan("grad_cam"))
     assert scene.mask is not None
     torch.testing.assert_close(scene.mask, grad_cam([seeing()], images, labels, 8))
     assert prepared(perturber, images, labels, PATH, NOTHING).mask is None
 
 
 def test_attention_that_is_not_there_is_refused(worded_prior: DiffusionPrior, toy_prior: MakePrior) -> None:
-    with pytest.raises(InvalidSetting, match=r"`mask\.kind` should be another where no cross-attention is recorded"):
-        prepared(perturber_of(worded_prior), *pictures(), PATH, NOTHING, mask="attention")
+    with pytest.raises(InvalidSetting, match=r"`mask\.kind` should be another where its cross-"):
+        prepared(perturber_of(worded_prior), *pictures(), PATH, NOTHING, MaskPlan("attention"))
     mute = toy_prior(lambda latents, *_: latents)
     with pytest.raises(InvalidSetting, match="`prior` should have a text encoder"):
-        prepared(perturber_of(mute), *pictures(), PATH, NOTHING, mask="attention")
+        prepared(perturber_of(mute), *pictures(), PATH, NOTHING, MaskPlan("attention"))
 
 
 # Cost -----------------------------------------------------------------------------------------------------------------

@@ -63,7 +63,8 @@ def test_an_image_is_pulled_back_without_its_batch_mates(prior: DiffusionPrior, 
     def step(start: Tensor) -> Tensor:
         start.requires_grad_()
         image = denoised(prior, start)
-        return pull_back(image, start, Agreement()(*image_gradients(surrogates, image, loss)).gradient)
+        gradients, losses = image_gradients(surrogates, image, loss)
+        return pull_back(image, start, Agreement()(gradients, losses, -losses).gradient)
 
     mates = latents.clone()
     mates[1:] += 1

@@ -24,7 +24,7 @@ def metrics(**changes: Any) -> dict[str, Any]:
         "clean_accuracy": {"seen": share(0.95, 0.9, 1), "one": share(0.9, 0.8, 1), "two": share(0.9, 0.8, 1)},
         "transfer_mean": share(0.43, 0.31, 0.55),
         "white_box_mean": share(0.97, 0.9, 1),
-        "defended_success": {"jpeg-75": share(0.4, 0.3, 0.5), "resize-pad": share(0.2, 0.1, 0.3), "none": None},
+        "defended_success": {"jpeg-75": share(0.4, 0.3, 0.5), "resize-pad-0.85": share(0.2, 0.1, 0.3), "none": None},
         "perceptual_distance": share(0.02, 0.018, 0.022),
         "psnr": share(30, 29, 31),
         "reconstruction_psnr": share(40, 39, 41),
@@ -58,7 +58,7 @@ def test_the_sentence() -> None:
 def test_the_context() -> None:
     assert read().context == (
         "The perceptual distance to the clean picture is 0.0200 (0.0180-0.0220). Of the 40 clean pictures the models "
-        "have 90 % to 95 % right. Behind the strongest defence, resize-pad, 20 % are fooled."
+        "have 90 % to 95 % right. Behind the strongest defence, resize-pad-0.85, 20 % are fooled."
     )
 
 
@@ -100,7 +100,26 @@ def test_overlapping_intervals_show_nothing() -> None:
 
 
 def test_a_farther_reference_is_no_rival() -> None:
-    assert read(references={"pgd-16": reference(share(1.0, 0.9, 1.0), 0.021)}).cautions == ()
+    near, far = reference(share(0.1, 0.02, 0.18), 0.01), reference(share(1.0, 0.9, 1.0), 0.021)
+    said = read(references={"pgd-4": near, "pgd-16": far})
+    assert said.gain == "No reference attack fools held-out models as often at so small a perceptual distance."
+    assert said.cautions == ()
+
+
+def test_without_a_reference_so_near_nothing_is_claimed() -> None:
+    """An attack of 5 % at 0.010 beside one of 95 % at 0.011 is ahead of nothing."""
+    weak = {"transfer_mean": share(0.05, 0.0, 0.1), "perceptual_distance": share(0.01, 0.009, 0.011)}
+    said = read(references={"pgd-4": reference(share(0.95, 0.9, 1.0), 0.011)}, **weak)
+    assert said.gain == ""
+    assert said.cautions == (
+        "No reference attack was measured at so small a perceptual distance (0.0100): whether one would do as well "
+        "there is not known.",
+    )
+
+
+def test_the_attacks_own_ruler_is_told_of() -> None:
+    assert not any("network" in said for said in read().cautions)
+    assert any("favours the attack" in said for said in read(own_ruler=True).cautions)
 
 
 @pytest.mark.parametrize(

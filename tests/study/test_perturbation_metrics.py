@@ -107,7 +107,7 @@ def test_distances_by_hand() -> None:
 
 def test_names_are_the_contract() -> None:
     found = metrics([*ATTACK, *PGD], seconds={"attack": 8.0, "pgd-8": 2.0})
-    extra = {"audit", "classes", "clusters", "targeted", "models", "residual_added", "references", "notes"}
+    extra = {"audit", "classes", "clusters", "targeted", "models", "residual_added", "own_ruler", "references", "notes"}
     assert set(found) == MEASURES | extra
     assert set(found["references"]["pgd-8"]) == MEASURES
     assert found["seconds_per_image"] == {"value": 2.0, "low": None, "high": None}

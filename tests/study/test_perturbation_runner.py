@@ -1,15 +1,19 @@
 """A perturbation of three faces, made, stopped, gone on with, and refused where it must be."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from diffaudit.errors import RunConflict, ThreatModelViolation
+from diffaudit.errors import InvalidSetting, RunConflict, ThreatModelViolation
 from diffaudit.events import Event
+from diffaudit.perturbation.attack import Attacked, attack
 from diffaudit.records import RunFolder, read_perturbation_records
 from diffaudit.settings import PerturbationSettings
+from diffaudit.study import perturbed_batches
 from diffaudit.study.checkpoints import load_tensors
 from diffaudit.study.perturbation_runner import run_perturbation
 
@@ -24,7 +28,13 @@ TINY: dict[str, Any] = {
     "attention": {"window": [0.3, 1.0]},
     "budget": {"iterations": 2, "stop_margin": None},
     "step": {"rate": 0.1},
-    "judging": {"defences": [{"kind": "bit_depth"}, {"kind": "resize_pad", "repeats": 2}]},
+    "judging": {
+        "defences": [
+            {"kind": "bit_depth"},
+            {"kind": "resize_pad", "repeats": 2},
+            {"kind": "resize_pad", "least": 0.7, "repeats": 1},
+        ]
+    },
 }
 
 
@@ -51,7 +61,7 @@ def test_every_picture_is_judged_by_every_model(finished: Path) -> None:
     assert rows == [(row, number) for row in ("attack", "rebuilt") for number in range(3)]
     for record in records[:3]:
         assert set(record.fooled) == {"residual", "plain", "squeeze", "depthwise", "mixer"}
-        assert set(record.defended) == {"depth-4", "resize-pad"}
+        assert set(record.defended) == {"depth-4", "resize-pad-0.85", "resize-pad-0.7"}
         assert (finished / record.picture).is_file()
         assert record.iterations == 2
         assert record.reconstruction_psnr is not None
@@ -103,6 +113,25 @@ def test_the_measures_and_the_page_are_there(finished: Path) -> None:
     assert "Perturbation audit" in RunFolder(finished).report.read_text()
 
 
+def test_the_distance_is_judged_by_a_network_that_the_attack_never_saw(finished: Path) -> None:
+    manifest = json.loads(RunFolder(finished).manifest.read_text())
+    assert manifest["models"]["perceptual"] != manifest["models"]["judging perceptual"]
+    assert not json.loads(RunFolder(finished).metrics.read_text())["own_ruler"]
+
+
+@pytest.mark.parametrize(("budget", "chosen"), [({"keep": "best"}, True), ({"keep": "last"}, False)])
+def test_the_attacks_own_ruler_is_known(tmp_path: Path, budget: dict[str, Any], chosen: bool) -> None:
+    judging = {
+        "defences": [],
+        "rebuilt": False,
+        "encoder": None,
+        "perceptual": {"kind": "bundled", "name": "attributes"},
+    }
+    changes = {"images": {"kind": "faces", "count": 1}, "judging": judging, "budget": {"iterations": 1} | budget}
+    folder = run_perturbation(PerturbationSettings.model_validate(TINY | changes), tmp_path / "run", command="test")
+    assert json.loads(RunFolder(folder).metrics.read_text())["own_ruler"] == chosen
+
+
 def test_a_stopped_run_goes_on_to_the_same_bits(finished: Path, settings: PerturbationSettings, tmp_path: Path) -> None:
     seen: list[Event] = []
 
@@ -139,9 +168,31 @@ def test_a_held_out_model_that_is_a_surrogate_is_refused_before_any_work(tmp_pat
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+def test_a_model_of_other_classes_is_refused_before_any_work(tmp_path: Path) -> None:
+    judging = {"heldout": {"people": {"kind": "bundled", "name": "target"}}}
+    settings = PerturbationSettings.model_validate(TINY | {"judging": judging})
+    with pytest.raises(InvalidSetting, match=r"`judging\.heldout\.people` should answer for as many classes"):
+        run_perturbation(settings, tmp_path / "run", command="test")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_the_rebuilt_row_may_be_left_out(settings: PerturbationSettings, tmp_path: Path) -> None:
     judging = settings.judging.model_copy(update={"rebuilt": False, "defences": []})
     bare = settings.model_copy(update={"judging": judging, "images": settings.images.model_copy(update={"count": 1})})
     folder = run_perturbation(bare, tmp_path / "run", command="test")
     assert {record.row for record in read_perturbation_records(RunFolder(folder).records)} == {"attack"}
     assert not (folder / "images" / "rebuilt").exists()
+
+
+def test_a_picture_that_broke_off_is_noted(
+    settings: PerturbationSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaking(*given: Any, **options: Any) -> Attacked:
+        found = attack(*given, **options)
+        return replace(found, broken=torch.tensor([False, True][: len(found.images)]))
+
+    monkeypatch.setattr(perturbed_batches, "attack", breaking)
+    judging = settings.judging.model_copy(update={"rebuilt": False, "defences": [], "encoder": None})
+    folder = run_perturbation(settings.model_copy(update={"judging": judging}), tmp_path / "run", command="test")
+    notes = json.loads(RunFolder(folder).metrics.read_text())["notes"]
+    assert "attack: 1 of 3 left alone early, for a gradient was not finite (face-0001)." in notes

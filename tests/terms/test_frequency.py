@@ -1,4 +1,5 @@
 import builtins
+import importlib.util
 from typing import Any, Literal
 
 import pytest
@@ -75,3 +76,7 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingExtra, match="wavelets"):
         wavelet_distance(image, image)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match="wavelets"):
+        Frequency(detail="wavelet")
+    assert Frequency().detail == "laplacian"

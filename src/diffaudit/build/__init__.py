@@ -28,6 +28,7 @@ from diffaudit.build.perturbation_judge import build_perturbation_judge
 from diffaudit.build.perturbation_terms import build_terms
 from diffaudit.build.pictures import opened, private_pictures, public_images
 from diffaudit.build.presence import check_people, check_presence
+from diffaudit.build.rehearsal import rehearse
 from diffaudit.build.separation import check_separation
 from diffaudit.build.sides import (
     Look,
@@ -72,6 +73,7 @@ __all__ = [
     "opened",
     "private_pictures",
     "public_images",
+    "rehearse",
     "used_groups",
     "victims",
 ]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffaudit import settings as s
 from diffaudit.build.models import build_classifier, build_encoder, build_perceptual, build_prior
-from diffaudit.build.perturbation_terms import build_ramp, build_recording
+from diffaudit.build.perturbation_terms import build_mask, build_ramp, build_recording
 from diffaudit.perturbation.adaea import AdaEA, crossed_losses
 from diffaudit.perturbation.attack import Drive
 from diffaudit.perturbation.ensemble import Agreement, EnsembleRule, Look, Weighted, Worst, image_gradients
@@ -37,12 +37,12 @@ def build_perturber(settings: s.PerturbationSettings, names: tuple[str, ...]) ->
         template=settings.prompts.template,
         perceptual=build_perceptual(settings.perceptual),
         encoder=None if settings.prompts.identity is None else build_encoder(settings.prompts.identity),
-        distractor=settings.prompts.distractor,
+        distractor=settings.prompts.distractor if settings.names_rivals else "none",
     )
 
 
 def build_plans(settings: s.PerturbationSettings, perturber: Perturber) -> Plans:
-    """The way to the latent and back, what is recorded on it, random views, steps and budget.
+    """The way to the latent and back, what is recorded on it, random views, steps, budget and mask.
 
     Raises:
         InvalidSetting: attention is asked for that the prior does not have on that way.
@@ -63,6 +63,7 @@ def build_plans(settings: s.PerturbationSettings, perturber: Perturber) -> Plans
         ViewPlan(**views),
         StepPlan(**settings.step.model_dump()),
         BudgetPlan(**settings.budget.model_dump()),
+        build_mask(settings, perturber),
     )
 
 
@@ -77,6 +78,7 @@ def build_drive(settings: s.PerturbationSettings, perturber: Perturber, scene: S
         weight=lambda iteration: ramp.at(iteration, steps),
         unit=settings.ensemble.unit,
         in_latent=settings.ensemble.space == "latent",
+        of_logits=settings.ensemble.of == "logits",
     )
 
 
@@ -134,7 +136,7 @@ def _rule(
 
 
 def _raised(scene: Scene, goal: Tensor | None) -> Look:
-    """What AdaEA's attacker raises, at least 0: the cross-entropy of the true class, or of all but the goal."""
+    """What AdaEA's attacker raises, at least 0: the cross-entropy of the true class or, of a goal, log(1 + p)."""
     if goal is None:
         return lambda logits: torch.nn.functional.cross_entropy(logits, scene.labels, reduction="none")
     return lambda logits: torch.nn.functional.softplus(-goal_cross_entropy(logits, goal))

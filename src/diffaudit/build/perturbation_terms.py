@@ -9,7 +9,7 @@ from diffaudit.errors import InvalidSetting
 from diffaudit.models.attention import attention_layers, in_window
 from diffaudit.objective import Entry, Objective
 from diffaudit.perturbation.latents import way_back
-from diffaudit.perturbation.plans import RecordingPlan
+from diffaudit.perturbation.plans import MaskPlan, RecordingPlan
 from diffaudit.perturbation.scene import Perturber
 from diffaudit.terms import (
     AttentionContrast,
@@ -41,8 +41,7 @@ def build_recording(settings: s.PerturbationSettings, perturber: Perturber) -> R
     for term in settings.terms:
         if isinstance(term, (*CROSS, s.SelfAttentionTerm)):
             wanted |= layer_weights(unet, "cross" if isinstance(term, CROSS) else "self", term.layers)
-    if settings.mask.kind == "attention":
-        wanted |= layer_weights(unet, "cross", settings.mask.layers)
+    wanted |= build_mask(settings, perturber).layers
     if wanted:
         _require_steps(settings, perturber)
     if asked.head_weights is not None:
@@ -54,6 +53,17 @@ def build_recording(settings: s.PerturbationSettings, perturber: Perturber) -> R
         head_weights=None if asked.head_weights is None else tuple(asked.head_weights),
         with_rival=any(isinstance(term, s.ReplaceTerm) for term in settings.terms),
     )
+
+
+def build_mask(settings: s.PerturbationSettings, perturber: Perturber) -> MaskPlan:
+    """Where the perturbation acts; of attention, by the layers that the mask itself names.
+
+    Raises:
+        InvalidSetting: layers that the prior does not have.
+    """
+    asked = settings.mask
+    layers = layer_weights(perturber.prior.unet, "cross", asked.layers) if asked.kind == "attention" else {}
+    return MaskPlan(asked.kind, asked.threshold, layers)
 
 
 def build_terms(settings: s.PerturbationSettings, perturber: Perturber, pictures: int) -> Objective | None:
@@ -74,18 +84,16 @@ def build_ramp(weight: float | s.Ramp) -> Ramp:
 
 
 def layer_weights(unet: Any, kind: str, asked: s.Layers) -> dict[AttentionLayer, float]:
-    """The layers of one kind that are asked for, with what each counts.
+    """The layers of one kind that are asked for, with what each counts: its place times its level.
 
     Raises:
         InvalidSetting: the UNet has none of them.
     """
-    counts = {"down": asked.down, "mid": asked.mid, "up": asked.up}
+    places = {"down": asked.down, "mid": asked.mid, "up": asked.up}
+    levels = dict.fromkeys(asked.levels, 1.0) if isinstance(asked.levels, list) else asked.levels
     known = [layer for layer in attention_layers(unet) if layer.kind == kind]
-    found = {
-        layer: counts[layer.place]
-        for layer in known
-        if counts[layer.place] and (asked.levels is None or layer.level in asked.levels)
-    }
+    counts = {layer: places[layer.place] * (1.0 if levels is None else levels.get(layer.level, 0.0)) for layer in known}
+    found = {layer: count for layer, count in counts.items() if count > 0}
     if not found:
         has = sorted({(layer.place, layer.level) for layer in known})
         raise InvalidSetting("layers", f"be places and levels of the prior's {kind}-attention, {has}", asked)

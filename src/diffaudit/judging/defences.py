@@ -154,19 +154,19 @@ def depth_defence(bits: int = 4) -> Defence:
 
 
 def resize_defence(least: float = 0.9, repeats: int = 10) -> Defence:
-    """:func:`resized_and_padded` under the name ``resize-pad``."""
-    return Defence("resize-pad", partial(resized_and_padded, least=least), repeats)
+    """:func:`resized_and_padded` under the name ``resize-pad-<least>``."""
+    return Defence(f"resize-pad-{least:g}", partial(resized_and_padded, least=least), repeats)
 
 
 def purification_defence(
     prior: DiffusionPrior, condition: Condition, *, strength: float = 0.1, steps: int = 5, repeats: int = 3
 ) -> Defence:
-    """:func:`purified` under the name ``purification``; ``condition`` has one row."""
+    """:func:`purified` under the name ``purification-<strength>-<steps>``; ``condition`` has one row."""
 
     def apply(images: Tensor, generator: torch.Generator) -> Tensor:
         return purified(prior, images, condition, strength=strength, steps=steps, generator=generator)
 
-    return Defence("purification", apply, repeats)
+    return Defence(f"purification-{strength:g}-{steps}", apply, repeats)
 
 
 def _drawn(low: int, high: int, generator: torch.Generator) -> int:

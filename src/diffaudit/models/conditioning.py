@@ -66,11 +66,16 @@ class TextConditioner(nn.Module):
         self.tokenizer = tokenizer
         self.encoder = encoder
 
-    def token_ids(self, prompts: Sequence[str]) -> Tensor:
-        """``(B, L)`` token numbers, padded to the encoder's full length."""
+    @property
+    def length(self) -> int:
+        """``L``, the encoder's full length, to which prompts are padded and cut."""
         length: int = self.encoder.config.max_position_embeddings  # type: ignore[union-attr, assignment]
+        return length
+
+    def token_ids(self, prompts: Sequence[str]) -> Tensor:
+        """``(B, L)`` token numbers."""
         batch = self.tokenizer(  # type: ignore[operator]
-            list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+            list(prompts), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
         )
         ids: Tensor = batch["input_ids"]
         return ids

@@ -81,8 +81,8 @@ class AdaEA(EnsembleRule):
     """:func:`modulation_weights`, and the gradient set to 0 where :func:`disparity` is below the threshold.
 
     As published the weights are measured once, at the first iteration: ``crossed (M, M, B)`` is that measurement, and a
-    rule belongs to one batch of images. ``as_published`` concerns the filter; the published code also weighs logits
-    (:func:`.fused_logits`) where this weighs the gradients of the models' losses, as every rule here does.
+    rule belongs to one batch of images. ``as_published`` concerns the filter; the published code also weighs logits,
+    where this weighs the gradients of the models' losses, as every rule here does.
 
     Raises:
         InvalidSetting: for a threshold outside [-1, 1] and for what :func:`modulation_weights` refuses.
@@ -100,6 +100,6 @@ class AdaEA(EnsembleRule):
         self.threshold = threshold
         self.as_published = as_published
 
-    def forward(self, gradients: Tensor, losses: Tensor) -> Combined:
+    def forward(self, gradients: Tensor, losses: Tensor, margins: Tensor) -> Combined:
         kept = disparity(gradients, as_published=self.as_published) >= self.threshold
         return Combined(self.weights, weighted_gradient(gradients, self.weights) * kept)

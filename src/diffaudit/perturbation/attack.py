@@ -9,10 +9,9 @@ from torch import Tensor
 from diffaudit.attention import AttentionBranch, AttentionLayer, AttentionView
 from diffaudit.candidate import Candidate
 from diffaudit.eight_bit import to_bytes
-from diffaudit.errors import NotFinite
 from diffaudit.objective import Objective
 from diffaudit.perturbation.best import Best
-from diffaudit.perturbation.ensemble import EnsembleRule, Look, image_gradients
+from diffaudit.perturbation.ensemble import EnsembleRule, Look, fused, image_gradients
 from diffaudit.perturbation.mask import blend
 from diffaudit.perturbation.movers import Mover
 from diffaudit.perturbation.plans import Plans, ViewPlan
@@ -33,6 +32,7 @@ class Drive:
         weight: by iteration.
         unit: whether the pulled-back gradient is brought to length 1 per image before it is weighed.
         in_latent: whether gradients are compared at the latent, with one pull-back a model, and not at the image.
+        of_logits: whether the surrogates are :func:`.fused` into one model first, so that the rule has one gradient.
     """
 
     loss: Look
@@ -40,6 +40,7 @@ class Drive:
     weight: Callable[[int], float]
     unit: bool = True
     in_latent: bool = False
+    of_logits: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,7 @@ class Iteration:
 
 @dataclass(frozen=True, eq=False)
 class Attacked:
-    """The best iterate of every picture.
+    """The iterate of every picture that is kept.
 
     Attributes:
         images: ``(B, 3, H, W) uint8``, as they will be judged.
@@ -62,6 +63,7 @@ class Attacked:
         margin: ``(B,)`` by which every surrogate is fooled, in logits; negative: one is not.
         distance: ``(B,)`` perceptual distance to the picture.
         iterations: ``(B,)`` taken until the picture was left alone.
+        broken: ``(B,)`` whether it was left alone because its gradient, or the picture itself, was not finite.
     """
 
     images: Tensor
@@ -69,6 +71,7 @@ class Attacked:
     margin: Tensor
     distance: Tensor
     iterations: Tensor
+    broken: Tensor
 
 
 def fooling(logits: Tensor, labels: Tensor, goal: Tensor | None) -> Tensor:
@@ -95,21 +98,18 @@ def attack(
     seed: int,
     on_iteration: Callable[[Iteration], None] | None = None,
 ) -> Attacked:
-    """Perturbs every picture of ``scene`` in its latent and returns the best iterate of each.
+    """Perturbs every picture of ``scene`` in its latent and returns the iterate of each that :class:`.Best` keeps.
 
-    An iterate is better the more it fools the surrogate it fools least, up to ``budget.stop_margin``, and then the
-    nearer it is to the picture; one beyond ``budget.perceptual`` is worse than any within, and the nearest of those is
-    kept where none is. A picture whose margin is reached within it moves no more. No picture's way depends on the
-    others: gradients are sums over the batch, ensemble weights are per image, and random views are drawn by the
-    ``numbers (B,)`` of the pictures, ``seed`` and iteration.
-
-    Raises:
-        NotFinite: a gradient that is not finite; the best iterates so far are lost, those of other batches are not.
+    A picture that fools every surrogate by ``budget.stop_margin``, within ``budget.perceptual``, moves no more. No
+    picture's way depends on the others: gradients are sums over the batch, ensemble weights are per image, and random
+    views are drawn by the ``numbers (B,)`` of the pictures, ``seed`` and iteration. A picture whose gradient is not
+    finite, or that is not itself, is left alone with the iterate that is kept of it, and the others go on.
     """
     recording, budget = plans.recording, plans.budget
     latents = scene.latents.clone()
     best = Best(perturber.perceptual, scene, plans.budget)
     moving = torch.ones(len(latents), dtype=torch.bool)
+    broken = torch.zeros_like(moving)
     taken = torch.zeros(len(latents), dtype=torch.long)
     heads = torch.Generator()
     for number in range(budget.iterations + 1):
@@ -133,7 +133,7 @@ def attack(
         if last or not bool(moving.any()):
             break
         drawn = _views(image, plans.views, numbers, seed, number)
-        gradient = _pulled(perturber, drive, image, latents, drawn, number)
+        gradient = _pulled(perturber, drive, image, latents, drawn, margins, number)
         parts: dict[str, Tensor] = {}
         if objective is not None:
             kept = kept_heads(rendered.steps, recording.keep_heads, heads.manual_seed(seed * 1_000_003 + number))
@@ -150,33 +150,49 @@ def attack(
             parts = scored.parts
             if scored.value.requires_grad:
                 gradient = gradient + torch.autograd.grad(scored.value.sum(), latents)[0]
-        if not bool(gradient.isfinite().all()):
-            raise NotFinite(["gradient of the latent"], step=number)
+        # A hinge may answer a picture that is no number with a gradient of 0.
+        broken |= moving & ~(_finite(gradient) & _finite(image))
+        moving = moving & ~broken
+        if not bool(moving.any()):
+            break
+        gradient = torch.where(moving[:, None, None, None], gradient, 0.0)
         if on_iteration is not None:
             on_iteration(Iteration(number, parts, margins, moving))
         stepped = mover(latents.detach(), gradient)
         stepped = _within(stepped, scene.latents, budget.radius)
         latents = torch.where(moving[:, None, None, None], stepped, latents.detach())
         taken += moving
-    return Attacked(best.images, best.latents, best.margin, best.distance, taken)
+    return Attacked(best.images, best.latents, best.margin, best.distance, taken, broken)
 
 
 def _pulled(
-    perturber: Perturber, drive: Drive, image: Tensor, latents: Tensor, views: Sequence[View], number: int
+    perturber: Perturber,
+    drive: Drive,
+    image: Tensor,
+    latents: Tensor,
+    views: Sequence[View],
+    margins: Tensor,
+    number: int,
 ) -> Tensor:
     """The surrogates' combined gradient at the latent, by its weight; the graph is kept for the terms."""
-    models = [model.logits for model in perturber.surrogates.values()]
-    gradients, losses = image_gradients(models, image, drive.loss, views=views)
+    models: list[Look] = [model.logits for model in perturber.surrogates.values()]
+    asked = [fused(models)] if drive.of_logits else models
+    gradients, losses = image_gradients(asked, image, drive.loss, views=views)
     if drive.in_latent:
         gradients = torch.stack([pull_back(image, latents, one, retain_graph=True) for one in gradients])
-        pulled = drive.rule(gradients, losses).gradient
+        pulled = drive.rule(gradients, losses, margins).gradient
     else:
-        pulled = pull_back(image, latents, drive.rule(gradients, losses).gradient, retain_graph=True)
+        pulled = pull_back(image, latents, drive.rule(gradients, losses, margins).gradient, retain_graph=True)
     if drive.unit:
         length = pulled.flatten(1).norm(dim=1).clamp(min=torch.finfo(pulled.dtype).tiny)
         pulled = pulled / length[:, None, None, None]
     weighed: Tensor = drive.weight(number) * pulled
     return weighed
+
+
+def _finite(values: Tensor) -> Tensor:
+    """``(B,)`` whether all numbers of a row are finite."""
+    return values.isfinite().flatten(1).all(1)
 
 
 @torch.no_grad()

@@ -51,13 +51,13 @@ def image_gradients(
     return torch.stack(gradients), torch.stack(losses)
 
 
-def fused_logits(logits: Tensor, weights: Tensor) -> Tensor:
-    r"""Return :math:`\sum_m w_{m,b} l_{m,b}`, an ensemble that acts as one model; ``(M, B, C), (M, B) -> (B, C)``.
+def fused(models: Sequence[Look]) -> Look:
+    r"""Return the ensemble as one model, whose logits are the mean of theirs: :math:`x \mapsto \frac1M \sum_m l_m(x)`.
 
-    >>> fused_logits(torch.tensor([[[1.0, 0.0]], [[0.0, 4.0]]]), torch.tensor([[0.5], [0.5]]))
-    tensor([[0.5000, 2.0000]])
+    >>> fused([lambda images: images, lambda images: 3 * images])(torch.ones(1, 2))
+    tensor([[2., 2.]])
     """
-    return (weights[..., None] * logits).sum(0)
+    return lambda images: torch.stack([model(images) for model in models]).mean(0)
 
 
 def weighted_gradient(gradients: Tensor, weights: Tensor) -> Tensor:
@@ -121,10 +121,14 @@ def agreement_weights(gradients: Tensor, *, tau: float = 7.0) -> Tensor:
 
 
 class EnsembleRule(nn.Module, ABC):
-    """``gradients (M, B, 3, H, W), losses (M, B) -> Combined``, of losses to lower; an image's row is its own."""
+    """``gradients (M, B, 3, H, W), losses (M, B), margins (M, B) -> Combined``; an image's row is its own.
+
+    Gradients and losses, to lower, are those of an iteration's views; margins are by how much each model is fooled by
+    the 8-bit picture itself, so that they compare from one iteration to the next.
+    """
 
     @abstractmethod
-    def forward(self, gradients: Tensor, losses: Tensor) -> Combined:
+    def forward(self, gradients: Tensor, losses: Tensor, margins: Tensor) -> Combined:
         """Weights and their combined gradient."""
 
 
@@ -144,7 +148,7 @@ class Weighted(EnsembleRule):
             raise InvalidSetting("weights", "be finite numbers of at least 0, not all 0", list(weights or ()))
         self.register_buffer("weights", None if given is None else given / given.sum())
 
-    def forward(self, gradients: Tensor, losses: Tensor) -> Combined:
+    def forward(self, gradients: Tensor, losses: Tensor, margins: Tensor) -> Combined:
         weights = self.weights
         if weights is None:
             weights = losses.new_full((len(losses),), 1 / len(losses))
@@ -157,7 +161,7 @@ class Weighted(EnsembleRule):
 class Worst(EnsembleRule):
     """:func:`worst_weights`: the gradient of the least fooled model."""
 
-    def forward(self, gradients: Tensor, losses: Tensor) -> Combined:
+    def forward(self, gradients: Tensor, losses: Tensor, margins: Tensor) -> Combined:
         weights = worst_weights(losses)
         return Combined(weights, weighted_gradient(gradients, weights))
 
@@ -175,7 +179,7 @@ class Agreement(EnsembleRule):
             raise InvalidSetting("tau", "be a finite number of at least 0", tau)
         self.tau = tau
 
-    def forward(self, gradients: Tensor, losses: Tensor) -> Combined:
+    def forward(self, gradients: Tensor, losses: Tensor, margins: Tensor) -> Combined:
         weights = agreement_weights(gradients, tau=self.tau)
         return Combined(weights, weighted_gradient(unit_gradients(gradients), weights))
 

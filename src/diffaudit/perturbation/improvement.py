@@ -17,20 +17,22 @@ def smoothed(before: Tensor, value: Tensor, decay: float) -> Tensor:
 
 
 class Improvement(EnsembleRule):
-    r"""Softmax over the models of the smoothed fall of their losses, per image, on :func:`.unit_gradients`.
+    r"""Softmax over the models of the smoothed gain in their margins, per image, on :func:`.unit_gradients`.
 
-    .. math:: a_{m,b} \leftarrow \beta a_{m,b} + (1 - \beta)(L^{\mathrm{before}}_{m,b} - L_{m,b}), \qquad
+    .. math:: a_{m,b} \leftarrow \beta a_{m,b} + (1 - \beta)(\mu_{m,b} - \mu^{\mathrm{before}}_{m,b}), \qquad
         w_{\cdot,b} = \mathrm{softmax}_m(\tau a_{m,b})
 
-    The models on which the attack gains weigh more. It remembers one batch of images, row by row: make a new one for
-    every attack. The first call has nothing to compare with and weighs all alike.
+    :math:`\mu` is by how much a model is fooled. The models on which the attack gains weigh more. Losses would not do:
+    where random views alternate with the picture as it is, their differences follow the views, whatever is gained. It
+    remembers one batch of images, row by row: make a new one for every attack. The first call has nothing to compare
+    with and weighs all alike.
 
     Args:
-        tau: how strongly a gain, in the units of the losses (logits, for a margin), counts.
+        tau: how strongly a gain, in logits, counts.
         decay: :math:`\beta` of the moving average.
 
     Raises:
-        InvalidSetting: for a ``tau`` that is negative, for a decay outside [0, 1); in ``forward``, for losses of
+        InvalidSetting: for a ``tau`` that is negative, for a decay outside [0, 1); in ``forward``, for margins of
             another shape than before.
     """
 
@@ -48,14 +50,14 @@ class Improvement(EnsembleRule):
         self.register_buffer("last", torch.zeros(0))
         self.register_buffer("gain", torch.zeros(0))
 
-    def forward(self, gradients: Tensor, losses: Tensor) -> Combined:
-        losses = losses.detach()
+    def forward(self, gradients: Tensor, losses: Tensor, margins: Tensor) -> Combined:
+        margins = margins.detach()
         if self.last.numel() == 0:
-            self.last, self.gain = losses, torch.zeros_like(losses)
-        if losses.shape != self.last.shape:
+            self.last, self.gain = margins, torch.zeros_like(margins)
+        if margins.shape != self.last.shape:
             rule = f"have the shape of the call before, {tuple(self.last.shape)}"
-            raise InvalidSetting("losses", rule, tuple(losses.shape), "Make a new rule for every batch of images.")
-        self.gain = smoothed(self.gain, self.last - losses, self.decay)
-        self.last = losses
+            raise InvalidSetting("margins", rule, tuple(margins.shape), "Make a new rule for every batch of images.")
+        self.gain = smoothed(self.gain, margins - self.last, self.decay)
+        self.last = margins
         weights = (self.tau * self.gain).softmax(0)
         return Combined(weights, weighted_gradient(unit_gradients(gradients), weights))

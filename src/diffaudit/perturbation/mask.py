@@ -1,16 +1,17 @@
 """Where a perturbation may act: masks from the prior's attention or from what an ensemble looks at."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffaudit.attention import AttentionBranch, AttentionLayer
 from diffaudit.errors import InvalidSetting
 from diffaudit.models.classifier import Classifier
-from diffaudit.terms.attention_maps import resized_map, resized_picture
+from diffaudit.terms.attention_maps import label_map, resized_map, resized_picture
 
 
 def attention_mask(label_map: Tensor, side: int, *, threshold: float | None = None) -> Tensor:
@@ -30,6 +31,25 @@ def attention_mask(label_map: Tensor, side: int, *, threshold: float | None = No
     return _normalised(resized_map(label_map.detach(), side).unflatten(1, (1, side, side)), threshold)
 
 
+def label_attention(branch: AttentionBranch, layers: Mapping[AttentionLayer, float]) -> Tensor:
+    r"""Return what each place gives to the label, on average over the recorded steps, each layer by its weight.
+
+    .. math:: \frac{1}{T} \sum_t \frac{\sum_l w_l A^{t,l}_{b,s}}{\sum_l w_l}
+
+    Shape ``(B, HW)``, on the finest grid among ``layers``, to which the others are brought first; range [0, 1]. Layers
+    that are recorded and not named, as another reader's are, count for nothing.
+
+    Raises:
+        InvalidSetting: for no layers, for one that was not recorded at every step.
+    """
+    if not layers or not branch.steps or any(layer not in step for step in branch.steps for layer in layers):
+        raise InvalidSetting("mask.kind", "be another where its cross-attention is not recorded", "attention")
+    seen = {layer: [label_map(step[layer], branch.label) for step in branch.steps] for layer in layers}
+    side = max(math.isqrt(maps[0].shape[1]) for maps in seen.values())
+    means = [weight * resized_map(torch.stack(seen[layer]).mean(0), side) for layer, weight in layers.items()]
+    return torch.stack(means).sum(0) / sum(layers.values())
+
+
 def grad_cam(
     classifiers: Sequence[Classifier], images: Tensor, target: Tensor, side: int, *, threshold: float | None = None
 ) -> Tensor:
@@ -39,7 +59,8 @@ def grad_cam(
         \alpha_c = \frac{1}{hw} \sum_{ij} \frac{\partial l_y}{\partial F^m_{cij}}
 
     Shapes ``(B, 3, H, W), (B,) -> (B, 1, side, side)``; range [0, 1]; detached. :math:`F` are a model's last feature
-    maps, :math:`\nu` is the normalisation of :func:`attention_mask`, and so is ``threshold``, taken of the average.
+    maps that are more than one place high and wide, before any pooling to a fixed size, :math:`\nu` is the
+    normalisation of :func:`attention_mask`, and so is ``threshold``, taken of the average.
 
     Paper: Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra, "Grad-CAM: Visual Explanations from Deep Networks via
     Gradient-based Localization" (2016, arXiv:1610.02391), equations 1 and 2.
@@ -94,11 +115,16 @@ def _cam(classifier: Classifier, images: Tensor, target: Tensor) -> Tensor:
 
 @contextmanager
 def _watched(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Every output of a module that still has places, in order: maps ``(B, C, h, w)`` or tokens ``(B, N, D)``."""
+    """Every output of a module that still has places, in order: maps ``(B, C, h, w)`` or tokens ``(B, N, D)``.
+
+    What is pooled to a fixed size is left out: halves of a picture, say, are places of no picture in particular.
+    """
     outputs: list[Tensor] = []
 
-    def keep(_: nn.Module, __: tuple[object, ...], output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim in (3, 4) and math.prod(output.shape[-2:]) > 1:
+    def keep(module: nn.Module, _: tuple[object, ...], output: object) -> None:
+        if isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d) or not isinstance(output, Tensor):
+            return
+        if (output.ndim == 4 and min(output.shape[2:]) > 1) or (output.ndim == 3 and output.shape[1] > 1):
             outputs.append(output)
 
     handles = [module.register_forward_hook(keep) for module in model.modules()]

@@ -1,6 +1,7 @@
 """What a perturbation is asked to do: its way through the latent, what is recorded, how it steps, when it ends."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from diffaudit.attention import AttentionLayer
@@ -40,6 +41,21 @@ class RecordingPlan:
 
 
 @dataclass(frozen=True)
+class MaskPlan:
+    """Where a perturbation acts: everywhere, where the label is attended to, or where Grad-CAM sees the class.
+
+    Attributes:
+        kind: which of them.
+        threshold: the mask is 1 from there on and 0 below; None: soft.
+        layers: whose attention it is, and what each counts.
+    """
+
+    kind: Literal["none", "attention", "grad_cam"] = "none"
+    threshold: float | None = None
+    layers: Mapping[AttentionLayer, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ViewPlan:
     """Random views for the surrogates: ``samples`` of them every ``every``-th iteration; 0: the picture as it is."""
 
@@ -69,6 +85,8 @@ class BudgetPlan:
     radius: float | None
     perceptual: float | None
     stop_margin: float | None
+    keep: Literal["best", "last"] = "best"
+    """Which iterate of a picture is kept; the last one is the one at which it was left alone."""
 
 
 @dataclass(frozen=True)
@@ -80,3 +98,4 @@ class Plans:
     views: ViewPlan
     step: StepPlan
     budget: BudgetPlan
+    mask: MaskPlan = field(default_factory=MaskPlan)

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffaudit.attention import AttentionBranch
 from diffaudit.errors import InvalidSetting
@@ -14,13 +15,15 @@ from diffaudit.models.conditioning import Condition
 from diffaudit.models.identity import IdentityEncoder
 from diffaudit.models.perceptual import PerceptualFeatures
 from diffaudit.models.prior import DiffusionPrior
-from diffaudit.models.prompts import label_tokens, prompt_with, token_mask
+from diffaudit.perturbation.distractors import nearest_names, rivals_by
 from diffaudit.perturbation.latents import inverted
-from diffaudit.perturbation.mask import attention_mask, grad_cam
+from diffaudit.perturbation.mask import attention_mask, grad_cam, label_attention
 from diffaudit.perturbation.null_text import null_conditions
-from diffaudit.perturbation.plans import PathPlan, RecordingPlan
+from diffaudit.perturbation.plans import MaskPlan, PathPlan, RecordingPlan
 from diffaudit.perturbation.rendering import RawMaps, TokenMasks, branch_of, render
-from diffaudit.terms import label_map
+from diffaudit.perturbation.words import Words
+
+EVERYWHERE = MaskPlan()
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +37,17 @@ class Perturber:
     perceptual: PerceptualFeatures
     encoder: IdentityEncoder | None = None
     distractor: Literal["none", "text", "confusion"] = "none"
+
+    @cached_property
+    def nearest_names(self) -> Tensor:
+        """``(C,)`` the class whose name is nearest to each class's own; read once.
+
+        Raises:
+            InvalidSetting: the prior has no text encoder, and what :func:`.nearest_names` refuses.
+        """
+        if self.prior.text is None:
+            raise InvalidSetting("prompts.distractor", "be `confusion` for a prior without words", "text")
+        return nearest_names(self.prior.text, self.names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +97,7 @@ def prepared(
     labels: Tensor,
     path: PathPlan,
     recording: RecordingPlan,
-    *,
-    mask: Literal["none", "attention", "grad_cam"] = "none",
-    threshold: float | None = None,
+    mask: MaskPlan = EVERYWHERE,
 ) -> Scene:
     """Inverts ``images (B, 3, H, W)`` of classes ``labels (B,)`` and looks at the clean way back once.
 
@@ -96,7 +108,7 @@ def prepared(
     prior = perturber.prior
     with torch.no_grad():
         distractors = chosen_distractors(perturber, images, labels)
-        words = _Words(perturber, labels, distractors)
+        words = _words(perturber, labels, distractors)
         embeddings = None if perturber.encoder is None else perturber.encoder(images)
         condition = prior.condition(embeddings, len(images), words.prompts)
         trajectory = inverted(prior, prior.encode(images), condition, steps=path.steps, start=path.start)
@@ -107,7 +119,7 @@ def prepared(
         if recording.with_rival:
             swapped = prior.condition(embeddings, len(images), words.swapped)
             rival = render(prior, trajectory[-1], swapped, nulls, path, recording.layers, window=recording.window).steps
-    reads_words = any(layer.kind == "cross" for layer in recording.layers) or mask == "attention"
+    reads_words = any(layer.kind == "cross" for layer in recording.layers) or mask.kind == "attention"
     own = words.masks(condition.tokens.shape[1]) if reads_words else None
     seen = branch_of(clean.steps, own, weights=recording.head_weights)
     side = trajectory[-1].shape[-1]
@@ -124,16 +136,13 @@ def prepared(
         rival=rival,
         own_tokens=own,
         swapped_tokens=words.swapped_masks(condition.tokens.shape[1]) if recording.with_rival else None,
-        mask=_mask(perturber, images, labels, seen, mask, side, threshold),
+        mask=_mask(perturber, images, labels, seen, mask, side),
     )
 
 
 @torch.no_grad()
 def chosen_distractors(perturber: Perturber, images: Tensor, labels: Tensor) -> Tensor | None:
-    """``(B,)`` the rival class of each picture: nearest by text, or the surrogates' second choice.
-
-    Never its own, nor another of the same name, as the bird and the machine that ImageNet both calls crane: no prompt
-    could tell the two apart.
+    """``(B,)`` the rival class of each picture: nearest by text, or the surrogates' second choice, by mean prediction.
 
     Raises:
         InvalidSetting: `text` for a prior without a text encoder; classes that all bear one name.
@@ -143,57 +152,15 @@ def chosen_distractors(perturber: Perturber, images: Tensor, labels: Tensor) -> 
             return None
         case "confusion":
             votes = [model.logits(images).softmax(1) for model in perturber.surrogates.values()]
-            likeness = torch.stack(votes).mean(0)
+            return rivals_by(torch.stack(votes).mean(0), labels, perturber.names)
         case "text":
-            text = perturber.prior.text
-            if text is None:
-                raise InvalidSetting("prompts.distractor", "be `confusion` for a prior without words", "text")
-            prompts = [prompt_with(perturber.template, name) for name in perturber.names]
-            pooled = nn.functional.normalize(text(prompts).mean(1), dim=1)
-            likeness = pooled[labels] @ pooled.T
-    names = [name.casefold() for name in perturber.names]
-    own = torch.tensor([[name == names[label] for name in names] for label in labels.tolist()], device=likeness.device)
-    if bool(own.all(1).any()):
-        raise InvalidSetting("classes", "have different names where a distractor is chosen", sorted(set(names)))
-    return likeness.masked_fill(own, -torch.inf).argmax(1)
+            return perturber.nearest_names[labels]
 
 
-class _Words:
-    """The prompts of a batch, as they are and with both names exchanged, and where the names stand in them."""
-
-    def __init__(self, perturber: Perturber, labels: Tensor, distractors: Tensor | None) -> None:
-        names = perturber.names
-        self._text = perturber.prior.text
-        self._labels = [names[label] for label in labels.tolist()]
-        self._rivals = None if distractors is None else [names[rival] for rival in distractors.tolist()]
-        rivals = self._rivals or [None] * len(self._labels)
-        pairs = list(zip(self._labels, rivals, strict=True))
-        self.prompts = [prompt_with(perturber.template, one, other) for one, other in pairs]
-        self.swapped = [prompt_with(perturber.template, other or one, one if other else None) for one, other in pairs]
-
-    def masks(self, tokens: int) -> TokenMasks:
-        """Of the labels and, where there are some, the distractors in :attr:`prompts`."""
-        own = self._mask(self.prompts, self._labels, self._rivals, tokens)
-        return own, None if self._rivals is None else self._mask(self.prompts, self._rivals, self._labels, tokens)
-
-    def swapped_masks(self, tokens: int) -> TokenMasks:
-        """Of the distractors and the labels in :attr:`swapped`."""
-        assert self._rivals is not None  # settings ask for a distractor where a term reads one
-        return (
-            self._mask(self.swapped, self._rivals, self._labels, tokens),
-            self._mask(self.swapped, self._labels, self._rivals, tokens),
-        )
-
-    def _mask(self, prompts: Sequence[str], words: Sequence[str], beside: Sequence[str] | None, tokens: int) -> Tensor:
-        if self._text is None:
-            raise InvalidSetting("prior", "have a text encoder where attention to a label is asked for", "none")
-        others: Sequence[str | None] = beside or [None] * len(words)
-        return token_mask([self._found(*named) for named in zip(prompts, words, others, strict=True)], tokens)
-
-    def _found(self, prompt: str, label: str, beside: str | None) -> tuple[int, ...]:
-        assert self._text is not None
-        length: int = self._text.encoder.config.max_position_embeddings  # type: ignore[union-attr, assignment]
-        return label_tokens(self._text.tokenizer, prompt, label, beside=beside, length=length)
+def _words(perturber: Perturber, labels: Tensor, distractors: Tensor | None) -> Words:
+    names = perturber.names
+    rivals = None if distractors is None else [names[rival] for rival in distractors.tolist()]
+    return Words(perturber.prior.text, perturber.template, [names[label] for label in labels.tolist()], rivals)
 
 
 def _nulls(
@@ -224,19 +191,13 @@ def _mask(
     images: Tensor,
     labels: Tensor,
     clean: AttentionBranch,
-    kind: Literal["none", "attention", "grad_cam"],
+    mask: MaskPlan,
     side: int,
-    threshold: float | None,
 ) -> Tensor | None:
-    match kind:
+    match mask.kind:
         case "none":
             return None
         case "grad_cam":
-            return grad_cam(list(perturber.surrogates.values()), images, labels, side, threshold=threshold)
+            return grad_cam(list(perturber.surrogates.values()), images, labels, side, threshold=mask.threshold)
         case "attention":
-            maps = [found for step in clean.steps for layer, found in step.items() if layer.kind == "cross"]
-            if not maps:
-                raise InvalidSetting("mask.kind", "be another where no cross-attention is recorded", kind)
-            finest = max(found.shape[1] for found in maps)
-            seen = [label_map(found, clean.label) for found in maps if found.shape[1] == finest]
-            return attention_mask(torch.stack(seen).mean(0), side, threshold=threshold)
+            return attention_mask(label_attention(clean, mask.layers), side, threshold=mask.threshold)

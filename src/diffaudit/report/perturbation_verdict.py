@@ -91,6 +91,11 @@ def _frontier(metrics: Json) -> tuple[str, list[str]]:
         and (cost := found(measures, "perceptual_distance"))
         and cost["value"] <= distance["value"]
     }
+    if not nearer:
+        return "", [
+            f"No reference attack was measured at so small a perceptual distance ({distance['value']:.4f}): whether "
+            "one would do as well there is not known."
+        ]
     ahead = {title: pair for title, pair in nearer.items() if pair[0]["value"] >= mine["value"]}
     if ahead:
         title, (theirs, cost) = max(ahead.items(), key=lambda item: item[1][0]["value"])
@@ -109,6 +114,11 @@ def _frontier(metrics: Json) -> tuple[str, list[str]]:
 
 def _cautions(metrics: Json) -> list[str]:
     said = []
+    if metrics.get("own_ruler"):
+        said.append(
+            "The perceptual distance is measured by the network by which the attack chose its images: among images at "
+            "this distance it favours the attack. Set `judging.perceptual` to another."
+        )
     blunt = [name for name, measure in metrics["clean_accuracy"].items() if measure["value"] < 0.5]
     if blunt:
         said.append(

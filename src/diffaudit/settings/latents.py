@@ -24,7 +24,7 @@ class LatentPath(Section):
     guidance_scale: Annotated[Real, Field(ge=1)] = 1.0
     null_text: NullText | None = None
     """For guidance above 1 alone."""
-    residual: bool = False
+    residual: bool = True
     """Whether what inversion and autoencoder lose of a picture is added back to all that is rendered from it."""
 
     @model_validator(mode="after")
@@ -44,11 +44,16 @@ class Prompts(Section):
     """The encoder whose embedding of each picture is a condition too; null for a prior that knows words alone."""
     distractor: Literal["none", "text", "confusion"] = "confusion"
     """The rival class of each picture: nearest by the text encoder, or the surrogates' second choice."""
+    name_rival: Literal["where_read", "always"] = "where_read"
+    """Prompts name the label alone, and the rival beside it where a term, the goal or the loss reads it, or always. A
+    template with ``{distractor}`` always names it."""
 
     @model_validator(mode="after")
     def _label_has_a_place(self) -> Self:
         if "{label}" not in self.template:
             raise ValueError(f"`template` should have the place of the label, {{label}}. Found {self.template!r}.")
+        if self.distractor == "none" and self.name_rival == "always":
+            raise ValueError("`name_rival` should be where_read where `distractor` is none. Found 'always'.")
         if self.distractor == "none" and "{distractor}" in self.template:
             raise ValueError(f"`template` should have no {{distractor}} where none is chosen. Found {self.template!r}.")
         return self
@@ -71,22 +76,32 @@ class Attention(Section):
         return self
 
 
+Level = Annotated[int, Field(ge=0)]
+"""As a key of a mapping, which in JSON is text."""
+
+
 class Layers(Section):
     """Which attention layers are read, and how much each one on the way down, in the middle and on the way up counts.
 
     Attributes:
-        levels: only those where the latent's side is halved so often; null: all.
+        levels: only those where the latent's side is halved so often: a list of them, or how much each one counts
+            beside its place, as ``{0: 2.0, 1: 1.0}`` for a grid that counts twice as much as the next coarser one;
+            null: all, once each.
     """
 
     down: Weight = 0.0
     mid: Weight = 1.0
     up: Weight = 1.0
-    levels: Annotated[list[Count], Field(min_length=1)] | None = None
+    levels: Annotated[list[Count], Field(min_length=1)] | Annotated[dict[Level, Weight], Field(min_length=1)] | None = (
+        None
+    )
 
     @model_validator(mode="after")
     def _something_is_read(self) -> Self:
         if not self.down + self.mid + self.up:
             raise ValueError("one of `down`, `mid` and `up` should be above 0. Found 0 for each.")
+        if isinstance(self.levels, dict) and not any(self.levels.values()):
+            raise ValueError(f"one of `levels` should be above 0. Found {self.levels}.")
         return self
 
 
@@ -98,3 +113,9 @@ class Mask(Section):
     """Null: soft."""
     layers: Layers = Layers()
     """Whose attention is the mask, where it is."""
+
+    @model_validator(mode="after")
+    def _there_is_something_to_cut(self) -> Self:
+        if self.kind == "none" and self.threshold is not None:
+            raise ValueError(f"`threshold` should be null where `kind` is none. Found {self.threshold}.")
+        return self

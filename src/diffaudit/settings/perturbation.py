@@ -59,14 +59,35 @@ class PerturbationSettings(Section):
             raise ValueError(f"`terms` should hold one of a kind. Found {', '.join(kinds)}.")
         return self
 
-    @model_validator(mode="after")
-    def _distractors_where_they_are_read(self) -> Self:
+    @property
+    def readers_of_distractors(self) -> list[str]:
+        """The terms, the goal and the loss that read each picture's rival class."""
         readers: list[str] = [term.kind for term in self.terms if term.kind in ("contrast", "replace")]
         readers += ["goal"] if self.goal == "distractor" else []
         readers += ["loss"] if self.loss.kind == "distribution" and self.loss.toward == "distractor" else []
+        return readers
+
+    @property
+    def names_rivals(self) -> bool:
+        """Whether prompts name the rival class beside the label."""
+        prompts = self.prompts
+        asked = prompts.name_rival == "always" or "{distractor}" in prompts.template
+        return prompts.distractor != "none" and (asked or bool(self.readers_of_distractors))
+
+    @model_validator(mode="after")
+    def _distractors_where_they_are_read(self) -> Self:
+        readers = self.readers_of_distractors
         if readers and self.prompts.distractor == "none":
             rule = f"say how distractors are chosen, for {', '.join(readers)} reads them"
             raise ValueError(f"`prompts.distractor` should {rule}. Found 'none'.")
+        return self
+
+    @model_validator(mode="after")
+    def _the_loss_leads_to_the_stop(self) -> Self:
+        stop = self.budget.stop_margin
+        if stop is not None and self.loss.kind == "margin" and self.loss.kappa < stop:
+            rule = f"be at least `budget.stop_margin` ({stop}), or nothing pulls a picture as far"
+            raise ValueError(f"`loss.kappa` should {rule}. Found {self.loss.kappa}.")
         return self
 
     @model_validator(mode="after")

@@ -1,8 +1,8 @@
 """The judges' side of a perturbation: models never attacked, defences, reference attacks."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from diffaudit.settings.base import Positive, Section, Share
 from diffaudit.settings.models import BundledModel, ClassifierModel, ModelName, NetworkModel
@@ -12,7 +12,7 @@ class JpegDefence(Section):
     """Compression before the model."""
 
     kind: Literal["jpeg"] = "jpeg"
-    quality: Annotated[int, Field(ge=1, le=100)] = 75
+    quality: Annotated[int, Field(ge=1, le=95)] = 75
 
 
 class BitDepthDefence(Section):
@@ -60,7 +60,8 @@ class PerturbationJudging(Section):
         siblings: near relatives of a surrogate, in a column of their own.
         references: attacks on pixels, each a row to read the attack against.
         rebuilt: whether what DDIM inversion and decoding alone give is judged too: the damage that no perturbation did.
-        perceptual: the network of the perceptual distance that is reported.
+        perceptual: the network of the perceptual distance that is reported; another than the attack's own, by which
+            iterates are chosen and bounded, for a ruler that was optimised flatters who optimised it.
         encoder: an identity encoder, in whose space the images are held as a set against the clean pictures; null:
             they are not.
     """
@@ -73,5 +74,13 @@ class PerturbationJudging(Section):
     defences: list[AnyDefence] = [JpegDefence(), BitDepthDefence(), ResizePadDefence(), PurificationDefence()]
     references: list[ReferenceAttack] = []
     rebuilt: bool = True
-    perceptual: NetworkModel = BundledModel(name="attributes")
+    perceptual: NetworkModel = BundledModel(name="judge-factors")
     encoder: NetworkModel | None = BundledModel(name="judge-identity")
+
+    @model_validator(mode="after")
+    def _each_reference_once(self) -> Self:
+        asked = [(reference.method, reference.budget) for reference in self.references]
+        twice = sorted({f"{method} {budget}" for method, budget in asked if asked.count((method, budget)) > 1})
+        if twice:
+            raise ValueError(f"`references` should hold each attack once. Found {', '.join(twice)} twice.")
+        return self

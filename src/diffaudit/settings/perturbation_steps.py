@@ -11,9 +11,10 @@ class Ensemble(Section):
     """How the surrogates' gradients become one.
 
     Attributes:
-        kind: `mean` of their losses; `weighted` as ``weights`` say; `worst`: the least fooled one; `agreement`: by the
-            cosine with the mean direction; `improvement`: by how fast each is being fooled; `adaea`: adaptive gradient
-            modulation with the disparity-reduced filter.
+        kind: `mean`; `weighted` as ``weights`` say; `worst`: the least fooled one; `agreement`: by the
+            cosine with the mean direction; `improvement`: by how much the margin of each has grown of late; `adaea`:
+            adaptive gradient modulation with the disparity-reduced filter.
+        of: what `mean` is the mean of: the models' losses, or their logits, whose one loss is taken.
         space: where gradients are compared: at the decoded image, with one pull-back, or at the latent, with one a
             model.
         unit: whether the combined gradient is brought to length 1 at each picture's latent before it is weighed.
@@ -22,11 +23,24 @@ class Ensemble(Section):
     """
 
     kind: Literal["mean", "weighted", "worst", "agreement", "improvement", "adaea"] = "agreement"
+    of: Literal["losses", "logits"] = "losses"
     space: Literal["image", "latent"] = "image"
     unit: bool = True
     weights: list[Weight] | None = None
     tau: Weight = 7.0
     as_published: bool = False
+
+    @model_validator(mode="after")
+    def _logits_have_a_mean(self) -> Self:
+        if self.of == "logits" and self.kind != "mean":
+            raise ValueError(f"`of` should be losses where `kind` is {self.kind}. Found 'logits'.")
+        return self
+
+    @model_validator(mode="after")
+    def _published_faults_are_adaeas(self) -> Self:
+        if self.as_published and self.kind != "adaea":
+            raise ValueError(f"`as_published` should be false where `kind` is {self.kind}. Found true.")
+        return self
 
     @model_validator(mode="after")
     def _weights_where_they_count(self) -> Self:
@@ -62,19 +76,34 @@ class PerturbationStep(Section):
     """How the latent moves."""
 
     kind: Literal["adamw", "momentum"] = "adamw"
-    rate: Rate = 0.01
+    rate: Rate = 0.04
     decay: Annotated[Real, Field(ge=0, lt=1)] = 0.9
     clip: Rate = 1.0
     """Norm of an image's momentum at most."""
 
 
 class Budget(Section):
-    """How far a perturbation may go."""
+    """How far a perturbation may go, and which of its iterates is kept.
+
+    Attributes:
+        keep: `best`: the iterate that fools the surrogate it fools least by the largest margin, counted up to
+            ``stop_margin``; of equal margins the nearest by perceptual distance. `last`: the last one, as published.
+        radius: of the latent's change, in the latent's standard deviations per entry (root mean square); null:
+            unbounded.
+        perceptual: an iterate beyond this perceptual distance is kept only where none is within, and then the nearest;
+            null: there is no such bound. `best` alone knows it.
+        stop_margin: an image is left alone once every surrogate is fooled by so much in logits, within ``perceptual``;
+            null: never.
+    """
 
     iterations: Positive = 30
+    keep: Literal["best", "last"] = "best"
     radius: Rate | None = None
-    """Of the latent's change, in the latent's standard deviations per entry (root mean square); null: unbounded."""
     perceptual: Rate | None = None
-    """Iterates beyond this perceptual distance are never kept as the best one; null: all may be."""
     stop_margin: Weight | None = 5.0
-    """An image is left alone once every surrogate is fooled by so much in logits; null: never."""
+
+    @model_validator(mode="after")
+    def _the_last_is_kept_wherever_it_is(self) -> Self:
+        if self.keep == "last" and self.perceptual is not None:
+            raise ValueError(f"`perceptual` should be null where `keep` is last. Found {self.perceptual}.")
+        return self

@@ -18,6 +18,9 @@ class Ramp(Section):
 
 Ramped = Weight | Ramp
 
+Grid = Annotated[Positive, Field(ge=2)]
+"""Side of the grid that maps of a label are brought to; of one place nothing could be said."""
+
 
 class CrossEntropyLoss(Section):
     """Cross-entropy of the true class, negated; or of the goal."""
@@ -27,11 +30,16 @@ class CrossEntropyLoss(Section):
 
 
 class MarginLoss(Section):
-    """The lead of the true class over its strongest rival, down to ``-kappa`` (Carlini and Wagner's)."""
+    """The lead of the true class over its strongest rival, down to ``-kappa`` (Carlini and Wagner's).
+
+    Below ``-kappa`` there is no gradient. At the usual 0 that is as soon as a model is fooled at all, by a margin that
+    other models seldom share, and `budget.stop_margin` would never be reached: so ``kappa`` is as large by default, and
+    never smaller.
+    """
 
     kind: Literal["margin"] = "margin"
     weight: Ramped = 1.0
-    kappa: Weight = 0.0
+    kappa: Weight = 5.0
 
 
 class DlrLoss(Section):
@@ -55,11 +63,17 @@ class DistributionLoss(Section):
 AnyAttackLoss = Annotated[CrossEntropyLoss | MarginLoss | DlrLoss | DistributionLoss, Field(discriminator="kind")]
 
 
+TermScale = Literal["none", "first", "ema"]
+
+
 class PerturbationTerm(Section):
-    """What every term has: its weight over the iterations, and what its values are divided by first, per image."""
+    """What every term has: its weight over the iterations, and what its values are divided by first, per image.
+
+    Terms of attention are brought to order one first, for what a map is worth differs from prior to prior.
+    """
 
     weight: Ramped
-    scale: Literal["none", "first", "ema"] = "none"
+    scale: TermScale = "none"
 
 
 class VarianceTerm(PerturbationTerm):
@@ -67,9 +81,10 @@ class VarianceTerm(PerturbationTerm):
 
     kind: Literal["variance"] = "variance"
     weight: Ramped = 1.0
+    scale: TermScale = "first"
     layers: Layers = Layers()
     joint: bool = False
-    side: Positive = 8
+    side: Grid = 8
 
 
 class EntropyTerm(PerturbationTerm):
@@ -77,8 +92,9 @@ class EntropyTerm(PerturbationTerm):
 
     kind: Literal["entropy"] = "entropy"
     weight: Ramped = 0.2
+    scale: TermScale = "first"
     layers: Layers = Layers()
-    side: Positive = 8
+    side: Grid = 8
 
 
 class ContrastTerm(PerturbationTerm):
@@ -86,8 +102,9 @@ class ContrastTerm(PerturbationTerm):
 
     kind: Literal["contrast"] = "contrast"
     weight: Ramped = 0.35
+    scale: TermScale = "first"
     layers: Layers = Layers()
-    margin: Weight = 0.2
+    margin: Annotated[Weight, Field(le=1)] = 0.2
 
 
 class ReplaceTerm(PerturbationTerm):
@@ -95,6 +112,7 @@ class ReplaceTerm(PerturbationTerm):
 
     kind: Literal["replace"] = "replace"
     weight: Ramped = 0.35
+    scale: TermScale = "first"
     layers: Layers = Layers()
     norm: Literal["l1", "l2"] = "l1"
 
@@ -104,6 +122,7 @@ class DriftTerm(PerturbationTerm):
 
     kind: Literal["drift"] = "drift"
     weight: Ramped = 0.05
+    scale: TermScale = "first"
     layers: Layers = Layers()
 
 
@@ -112,6 +131,7 @@ class SelfAttentionTerm(PerturbationTerm):
 
     kind: Literal["self_attention"] = "self_attention"
     weight: Ramped = 0.5
+    scale: TermScale = "first"
     layers: Layers = Layers()
     divergence: Literal["mse", "kl", "js"] = "mse"
 

@@ -33,6 +33,7 @@ def perturbation_metrics(
     seconds: Mapping[str, float] | None = None,
     sets: Mapping[str, Json] | None = None,
     residual_added: bool = False,
+    own_ruler: bool = False,
     notes: Sequence[str] = (),
     seed: int = 0,
     resamples: int = 10_000,
@@ -62,7 +63,7 @@ def perturbation_metrics(
     ``references``, is what DDIM inversion and decoding alone give: the part of a success that no perturbation made.
     Beside the contract stand ``classes``, ``clusters``, ``targeted``, ``sibling_success``, ``white_box_mean``,
     ``defended_white_box``, ``label_kept``, ``transfer_kept``, ``white_box_kept``, ``l2``, ``colour_difference``, the
-    two distances of sets and ``notes``.
+    two distances of sets, ``residual_added``, ``own_ruler`` and ``notes``.
 
     Args:
         records: of one run, in any order.
@@ -70,6 +71,7 @@ def perturbation_metrics(
         seconds: time that making each row took, all images together.
         sets: by row, what :func:`~diffaudit.study.paired_sets.set_distances` found; None where nothing was embedded.
         residual_added: whether the attack's images have back what inversion and autoencoder lose; it is handed through.
+        own_ruler: whether the perceptual distance is that by which the attack chose its images; it is handed through.
         notes: what the caller wants to have said.
         seed: of the bootstrap.
         resamples: its draws.
@@ -96,6 +98,7 @@ def perturbation_metrics(
         "targeted": any(record.goal is not None for record in attack),
         "models": dict(models),
         "residual_added": residual_added,
+        "own_ruler": own_ruler,
         **_Summary(attack, models, "", said, seed, resamples).everything(times.get("attack"), apart.get("attack")),
         "references": {
             row: _Summary(found, models, f"{row}: ", said, seed, resamples).everything(times.get(row), apart.get(row))

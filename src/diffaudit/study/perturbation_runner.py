@@ -1,30 +1,24 @@
 """One perturbation run from settings to report: perturbs batch by batch and judges; what is done survives a kill."""
 
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from diffaudit import build
-from diffaudit.eight_bit import to_bytes
 from diffaudit.events import Event
 from diffaudit.judging.perturbed import PerturbationJudge, Perturbed
 from diffaudit.models.fingerprints import module_fingerprint, tensor_fingerprint
-from diffaudit.perturbation.attack import Iteration, attack
-from diffaudit.perturbation.movers import mover_of
-from diffaudit.perturbation.plans import Plans
 from diffaudit.perturbation.references import Reference, reference_examples, require_foolbox
-from diffaudit.perturbation.scene import Perturber, Scene, prepared
+from diffaudit.perturbation.scene import Perturber
 from diffaudit.records import REBUILT, RunFolder, read_perturbation_records, write_atomically, write_json
 from diffaudit.settings import PerturbationSettings
-from diffaudit.study.attention_pictures import attention_of_labels, save_attention
-from diffaudit.study.checkpoints import load_tensors, save_tensors
 from diffaudit.study.manifest import begin_manifest, claim, finish_manifest
 from diffaudit.study.paired_sets import Json, set_distances
 from diffaudit.study.perturbation_metrics import perturbation_metrics
+from diffaudit.study.perturbed_batches import Done, perturbed_pictures
 from diffaudit.study.pictures import read_pictures, save_pictures
 from diffaudit.study.run import PerturbationRun, Watcher, reproducible
 
@@ -33,17 +27,11 @@ HAS = (
     "the pictures and their true classes",
     "a diffusion prior, its words, and perceptual features",
 )
-HAS_NOT = ("the held-out models and their siblings", "the defences", "any answer of theirs")
-
-
-@dataclass(frozen=True, eq=False)
-class _Done:
-    """What the attack made of all pictures, in their order; ``goals`` are None where it was not targeted."""
-
-    images: Tensor
-    rebuilt: Tensor
-    iterations: Tensor
-    goals: Tensor | None
+HAS_NOT = (
+    "the held-out models and their siblings",
+    "the defences, but for purification, which is the work of its own prior",
+    "any answer of theirs",
+)
 
 
 def run_perturbation(
@@ -52,6 +40,7 @@ def run_perturbation(
     """Runs a perturbation into ``folder`` and returns it, report included. A stopped run goes on at its last batch.
 
     Raises:
+        InvalidSetting: a model, a term, the mask or the loss does not fit the pictures (:func:`.rehearse`).
         MissingExtra: reference attacks are asked for, and foolbox is not installed.
         RunConflict: the folder holds a run made with other settings.
         ThreatModelViolation: a held-out model is not independent of a surrogate.
@@ -71,10 +60,11 @@ def run_perturbation(
             pictures = build.victims(settings.images)
             perturber = build.build_perturber(settings, pictures.classes)
             plans = build.build_plans(settings, perturber)
-            # Built now, for it may be refused; the attack gets nothing of it.
+            # Built and tried now, for it may be refused; the attack gets nothing of it.
             judge = build.build_perturbation_judge(settings, perturber)
+            build.rehearse(settings, perturber, judge, pictures)
         save_pictures(run.folder.images / "clean", pictures.images)
-        done = _perturbed(run, perturber, plans, pictures)
+        done = perturbed_pictures(run, perturber, plans, pictures)
         rows = [_attacked(run, pictures, done)]
         if settings.judging.rebuilt:
             rows.append(_row(run, REBUILT, done.rebuilt, pictures, done.goals))
@@ -83,22 +73,24 @@ def run_perturbation(
             run.watch(Event("judge", 0, 0, {}))
             _judge(run, judge, rows)
             sets, notes = _as_sets(run, judge, rows, pictures)
+            notes += _left_alone(pictures, done)
     seconds = run.spent()
     records = read_perturbation_records(run.folder.records)
+    models = {name: model.fingerprint for name, model in judge.models.items()}
+    models |= {"prior": module_fingerprint(perturber.prior), "perceptual": module_fingerprint(perturber.perceptual)}
+    models |= {"judging perceptual": module_fingerprint(judge.perceptual)}
+    models |= {} if judge.encoder is None else {"judging encoder": judge.encoder.fingerprint}
     metrics = perturbation_metrics(
         records,
         judge.roles,
         seconds=seconds,
         sets=sets,
         residual_added=settings.latents.residual,
+        own_ruler=_reads_perceptual(settings) and models["perceptual"] == models["judging perceptual"],
         notes=notes,
         seed=settings.seed,
     )
     write_json(run.folder.metrics, metrics | {"seconds": seconds})
-    models = {name: model.fingerprint for name, model in judge.models.items()}
-    models |= {"prior": module_fingerprint(perturber.prior), "perceptual": module_fingerprint(perturber.perceptual)}
-    models |= {"judging perceptual": module_fingerprint(judge.perceptual)}
-    models |= {} if judge.encoder is None else {"judging encoder": judge.encoder.fingerprint}
     data = {"pictures": tensor_fingerprint(pictures.images)}
     met = sorted({number for record in records for number in (record.label, *record.predicted.values())})
     manifest["class_names"] = {str(number): pictures.classes[number] for number in met}
@@ -107,87 +99,24 @@ def run_perturbation(
     return folder
 
 
-def _perturbed(run: PerturbationRun, perturber: Perturber, plans: Plans, pictures: build.LabelledImages) -> _Done:
-    """Every batch perturbed or, where an earlier try did so already, read back."""
-    batches = torch.arange(len(pictures)).split(run.settings.batch)
-    parts = []
-    for number, rows in enumerate(batches):
-        path = run.folder.checkpoints / f"batch-{number:05d}.safetensors"
-        kept = load_tensors(path)
-        if kept is None:
-            began = time.perf_counter()
-            kept = _batch(run, perturber, plans, pictures, rows)
-            # Kept with the batch, so that a run that was stopped still knows what its attack took.
-            kept |= {"seconds": torch.tensor([time.perf_counter() - began], dtype=torch.float64)}
-            save_tensors(path, kept)
-        parts.append(kept)
-    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    run.seconds["attack"] = float(joined["seconds"].sum())
-    return _Done(joined["images"], joined["rebuilt"], joined["iterations"], joined.get("goals"))
+def _reads_perceptual(settings: PerturbationSettings) -> bool:
+    """Whether the attack chooses its iterates, or steps, by its perceptual distance."""
+    return settings.budget.keep == "best" or any(term.kind == "perceptual" for term in settings.terms)
 
 
-def _batch(
-    run: PerturbationRun, perturber: Perturber, plans: Plans, pictures: build.LabelledImages, rows: Tensor
-) -> dict[str, Tensor]:
-    """The best iterates of one batch, and pictures of what the prior attended to before and after."""
-    settings = run.settings
-    scene = prepared(
-        perturber,
-        pictures.images[rows].float() / 255,
-        pictures.labels[rows],
-        plans.path,
-        plans.recording,
-        mask=settings.mask.kind,
-        threshold=settings.mask.threshold,
-    )
-    goal = build.goal_of(settings, scene)
-    before = int(rows[0])
-
-    def note(iteration: Iteration) -> None:
-        parts = {name: float(values.mean()) for name, values in iteration.parts.items()}
-        fooled = float((iteration.margins.min(0).values > 0).float().mean())
-        run.watch(
-            Event(
-                "perturb",
-                before * plans.budget.iterations + (iteration.number + 1) * len(rows),
-                len(pictures) * plans.budget.iterations,
-                parts | {"fooled": fooled},
-            )
-        )
-
-    found = attack(
-        perturber,
-        scene,
-        build.build_drive(settings, perturber, scene),
-        build.build_terms(settings, perturber, len(rows)),
-        mover_of(plans.step),
-        plans,
-        goal=goal,
-        numbers=rows.tolist(),
-        seed=settings.seed,
-        on_iteration=note,
-    )
-    seen = attention_of_labels(perturber, scene, found.latents, plans.path, plans.recording)
-    if seen is not None:
-        _save_attention(run, scene, found.images, seen, rows)
-    kept = {"images": found.images, "rebuilt": to_bytes(scene.rebuilt), "iterations": found.iterations}
-    return kept if goal is None else kept | {"goals": goal}
-
-
-def _save_attention(
-    run: PerturbationRun, scene: Scene, images: Tensor, seen: tuple[Tensor, Tensor], rows: Tensor
-) -> None:
-    """Where the prior looks for the label, in the picture and in what was made of it."""
-    pairs = zip(rows.tolist(), scene.rebuilt, images.float() / 255, *seen, strict=True)
-    for number, clean, perturbed, before, after in pairs:
-        save_attention(run.folder.attention(number, "before"), clean, before)
-        save_attention(run.folder.attention(number, "after"), perturbed, after)
-
-
-def _attacked(run: PerturbationRun, pictures: build.LabelledImages, done: _Done) -> Perturbed:
+def _attacked(run: PerturbationRun, pictures: build.LabelledImages, done: Done) -> Perturbed:
     """Row ``attack``."""
     row = _row(run, "attack", done.images, pictures, done.goals)
     return replace(row, reconstructions=done.rebuilt, iterations=done.iterations)
+
+
+def _left_alone(pictures: build.LabelledImages, done: Done) -> list[str]:
+    """A note on the pictures whose gradient broke off; none where there are none."""
+    names = [name for name, broken in zip(pictures.names, done.broken.tolist(), strict=True) if broken]
+    if not names:
+        return []
+    some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    return [f"attack: {len(names)} of {len(pictures)} left alone early, for a gradient was not finite ({some})."]
 
 
 def _row(

@@ -1,5 +1,6 @@
 """Frequency terms: is the picture as sharp, and of the same grain, as the one it was made from?"""
 
+import importlib.util
 from typing import Literal
 
 import torch
@@ -93,6 +94,8 @@ class Frequency(Term):
         super().__init__()
         if detail not in ("laplacian", "wavelet"):
             raise InvalidSetting("detail", "be laplacian or wavelet", detail)
+        if detail == "wavelet" and importlib.util.find_spec("ptwt") is None:
+            raise MissingExtra("ptwt", "wavelets")
         self.detail: Detail = detail
 
     def forward(self, candidate: Candidate) -> Tensor:

@@ -1,0 +1,120 @@
+"""The attack of a run, batch by batch: what a batch made is kept, so that a stopped run goes on at its last one."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffaudit import build
+from diffaudit.eight_bit import to_bytes
+from diffaudit.events import Event
+from diffaudit.perturbation.attack import Iteration, attack
+from diffaudit.perturbation.movers import mover_of
+from diffaudit.perturbation.plans import Plans
+from diffaudit.perturbation.scene import Perturber, Scene, prepared
+from diffaudit.study.attention_pictures import attention_of_labels, save_attention
+from diffaudit.study.checkpoints import load_tensors, save_tensors
+from diffaudit.study.run import PerturbationRun
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """What the attack made of all ``N`` pictures, in their order.
+
+    Attributes:
+        images: ``(N, 3, H, W) uint8``.
+        rebuilt: the same without a perturbation.
+        iterations: ``(N,)`` taken.
+        broken: ``(N,)`` whether a gradient that was not finite ended them.
+        goals: ``(N,)`` classes sought; None where any other class would do.
+    """
+
+    images: Tensor
+    rebuilt: Tensor
+    iterations: Tensor
+    broken: Tensor
+    goals: Tensor | None
+
+
+def perturbed_pictures(
+    run: PerturbationRun, perturber: Perturber, plans: Plans, pictures: build.LabelledImages
+) -> Done:
+    """Every batch perturbed or, where an earlier try did so already, read back."""
+    batches = torch.arange(len(pictures)).split(run.settings.batch)
+    parts = []
+    for number, rows in enumerate(batches):
+        path = run.folder.checkpoints / f"batch-{number:05d}.safetensors"
+        kept = load_tensors(path)
+        if kept is None:
+            began = time.perf_counter()
+            kept = _batch(run, perturber, plans, pictures, rows)
+            # Kept with the batch, so that a run that was stopped still knows what its attack took.
+            kept |= {"seconds": torch.tensor([time.perf_counter() - began], dtype=torch.float64)}
+            save_tensors(path, kept)
+        parts.append(kept)
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    run.seconds["attack"] = float(joined["seconds"].sum())
+    return Done(joined["images"], joined["rebuilt"], joined["iterations"], joined["broken"], joined.get("goals"))
+
+
+def _batch(
+    run: PerturbationRun, perturber: Perturber, plans: Plans, pictures: build.LabelledImages, rows: Tensor
+) -> dict[str, Tensor]:
+    """The best iterates of one batch, and pictures of what the prior attended to before and after."""
+    settings = run.settings
+    scene = prepared(
+        perturber,
+        pictures.images[rows].float() / 255,
+        pictures.labels[rows],
+        plans.path,
+        plans.recording,
+        plans.mask,
+    )
+    goal = build.goal_of(settings, scene)
+    before = int(rows[0])
+
+    def note(iteration: Iteration) -> None:
+        parts = {name: float(values.mean()) for name, values in iteration.parts.items()}
+        fooled = float((iteration.margins.min(0).values > 0).float().mean())
+        run.watch(
+            Event(
+                "perturb",
+                before * plans.budget.iterations + (iteration.number + 1) * len(rows),
+                len(pictures) * plans.budget.iterations,
+                parts | {"fooled": fooled},
+            )
+        )
+
+    found = attack(
+        perturber,
+        scene,
+        build.build_drive(settings, perturber, scene),
+        build.build_terms(settings, perturber, len(rows)),
+        mover_of(plans.step),
+        plans,
+        goal=goal,
+        numbers=rows.tolist(),
+        seed=settings.seed,
+        on_iteration=note,
+    )
+    seen = attention_of_labels(perturber, scene, found.latents, plans.path, plans.recording)
+    if seen is not None:
+        _save_attention(run, scene, found.images, seen, rows)
+    kept = {
+        "images": found.images,
+        "rebuilt": to_bytes(scene.rebuilt),
+        "iterations": found.iterations,
+        "broken": found.broken,
+    }
+    return kept if goal is None else kept | {"goals": goal}
+
+
+def _save_attention(
+    run: PerturbationRun, scene: Scene, images: Tensor, seen: tuple[Tensor, Tensor], rows: Tensor
+) -> None:
+    """Where the prior looks for the label, in the picture and in what was made of it."""
+    pairs = zip(rows.tolist(), scene.rebuilt, images.float() / 255, *seen, strict=True)
+    for number, clean, perturbed, before, after in pairs:
+        save_attention(run.folder.attention(number, "before"), clean, before)
+        save_attention(run.folder.attention(number, "after"), perturbed, after)

@@ -1,0 +1,88 @@
+"""What is refused before a picture is attacked: every fault by its message, on models and pictures of known classes."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from diffaudit.build import LabelledImages, build_perturber, rehearse
+from diffaudit.data.captions import HAIR_LABELS
+from diffaudit.errors import InvalidSetting
+from diffaudit.judging.perturbed import PerturbationJudge, Role
+from diffaudit.models.classifier import Classifier
+from diffaudit.perturbation.scene import Perturber
+from diffaudit.settings import PerturbationSettings
+
+WITHOUT: Any = None
+ABSENT = {"terms": [{"kind": "entropy", "layers": {"levels": [7]}}]}
+
+
+def classifier(classes: int, seed: int = 0) -> Classifier:
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, classes))
+    return Classifier(network, size=None, fingerprint=str(seed))
+
+
+def pictures(classes: int = 10) -> LabelledImages:
+    images = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    return LabelledImages(images, torch.tensor([0]), ("one",), HAIR_LABELS[:classes])
+
+
+def tried(changes: dict[str, Any], *, roles: dict[str, Role] | None = None, **models: Classifier) -> None:
+    """A rehearsal of a run whose models are these, all surrogates but where ``roles`` say otherwise."""
+    settings = PerturbationSettings.model_validate({"terms": []} | changes)
+    known = pictures(models["seen"].logits(torch.zeros(1, 3, 8, 8)).shape[1])
+    perturber = Perturber(WITHOUT, {"seen": models["seen"]}, known.classes, "{label}", WITHOUT)
+    given: dict[str, Role] = dict.fromkeys(models, "surrogate")
+    rehearse(settings, perturber, PerturbationJudge(models, given | (roles or {}), WITHOUT), known)
+
+
+def test_models_of_the_pictures_classes_pass() -> None:
+    tried({}, seen=classifier(10), other=classifier(10, 1))
+
+
+@pytest.mark.parametrize(
+    ("role", "place"),
+    [("surrogate", "surrogates"), ("heldout", r"judging\.heldout"), ("sibling", r"judging\.siblings")],
+)
+@pytest.mark.parametrize("classes", [9, 11])
+def test_a_model_of_other_classes_is_named_with_both_numbers(role: Role, place: str, classes: int) -> None:
+    message = rf"`{place}\.odd` should answer for as many classes as the pictures have names, 10\. Found {classes}\."
+    with pytest.raises(InvalidSetting, match=message):
+        tried({}, roles={"odd": role}, seen=classifier(10), odd=classifier(classes, 1))
+
+
+@pytest.mark.parametrize(("goal", "least"), [(None, 3), ("distractor", 4)])
+def test_dlr_needs_its_classes(goal: Any, least: int) -> None:
+    asked = {"loss": {"kind": "dlr"}, "goal": goal}
+    tried(asked, seen=classifier(least))
+    with pytest.raises(InvalidSetting, match=f"`classes` should be at least {least} for this ratio"):
+        tried(asked, seen=classifier(least - 1))
+
+
+def test_grad_cam_needs_maps() -> None:
+    maps = Classifier(
+        nn.Sequential(nn.Conv2d(3, 4, 8, stride=8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)),
+        size=None,
+        fingerprint="",
+    )
+    tried({"mask": {"kind": "grad_cam"}}, seen=maps)
+    with pytest.raises(InvalidSetting, match="should show feature maps for Grad-CAM"):
+        tried({"mask": {"kind": "grad_cam"}}, seen=classifier(10))
+
+
+def test_terms_and_words_are_tried() -> None:
+    settings = PerturbationSettings.model_validate({"prompts": {"distractor": "text", "name_rival": "always"}})
+    perturber = build_perturber(settings, HAIR_LABELS)
+    models = dict(perturber.surrogates)
+    judge = PerturbationJudge(models, dict.fromkeys(models, "surrogate"), perturber.perceptual)
+    rehearse(settings, perturber, judge, pictures())
+    assert perturber.nearest_names.shape == (10,)
+    strange = replace(perturber, names=("badger", *HAIR_LABELS[1:]))
+    with pytest.raises(InvalidSetting, match="`label` should be of words that the tokenizer knows"):
+        rehearse(settings, strange, judge, pictures())
+    absent = settings.model_copy(update={"terms": PerturbationSettings.model_validate(ABSENT).terms})
+    with pytest.raises(InvalidSetting, match="`layers` should be places and levels"):
+        rehearse(absent, perturber, judge, pictures())
