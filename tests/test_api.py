@@ -1,4 +1,4 @@
-"""`diffaudit.invert` hands settings, folder and a Python object over; the work behind it is replaced."""
+"""`diffaudit.invert` and `diffaudit.perturb` hand Python objects over; the work behind them is replaced."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 import diffaudit
-from diffaudit import InversionSettings, SettingsError, configurations
+from diffaudit import InversionSettings, PerturbationSettings, SettingsError, configurations
 from diffaudit.settings import BundledModel, GivenModel
 
 
@@ -59,3 +59,39 @@ def test_faulty_settings_are_told(calls: list[dict[str, Any]], tmp_path: Path) -
     with pytest.raises(SettingsError, match="`seed` should"):
         diffaudit.invert(tmp_path / "bad.yaml")
     assert calls == []
+
+
+@pytest.fixture
+def perturbed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    made: list[dict[str, Any]] = []
+    module = ModuleType("diffaudit.study.perturbation_runner")
+
+    def run_perturbation(settings: PerturbationSettings, folder: Path, **others: Any) -> Path:
+        made.append({"settings": settings, "folder": folder, **others})
+        return folder
+
+    vars(module)["run_perturbation"] = run_perturbation
+    monkeypatch.setitem(sys.modules, "diffaudit.study.perturbation_runner", module)
+    return made
+
+
+def test_python_objects_take_the_place_of_surrogates_and_of_held_out_models(perturbed: list[dict[str, Any]]) -> None:
+    mine, other = nn.Linear(2, 3), nn.Linear(2, 3)
+    before = PerturbationSettings()
+    diffaudit.perturb(before, surrogates={"mine": mine}, heldout={"other": other})
+    (call,) = perturbed
+    assert call["given"] == {"mine": mine, "other": other}
+    assert call["settings"].surrogates == {"mine": GivenModel(name="mine")}
+    assert call["settings"].judging.heldout == {"other": GivenModel(name="other")}
+    assert call["settings"].judging.defences == before.judging.defences
+    diffaudit.perturb(before)
+    assert (perturbed[1]["settings"], perturbed[1]["given"]) == (before, {})
+
+
+def test_objects_must_fit_the_settings_they_go_into(perturbed: list[dict[str, Any]]) -> None:
+    model = nn.Linear(2, 3)
+    with pytest.raises(SettingsError, match="names of their own"):
+        diffaudit.perturb(PerturbationSettings(), surrogates={"mixer": model})
+    with pytest.raises(SettingsError, match="surrogates"):
+        diffaudit.perturb(PerturbationSettings(), surrogates={})
+    assert perturbed == []

@@ -1,12 +1,20 @@
 """The audits as functions, for models that are Python objects."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffaudit.configurations import settings_path
 from diffaudit.events import Event
-from diffaudit.settings import GivenModel, InversionSettings, PerturbationSettings, load_perturbation, load_settings
+from diffaudit.settings import (
+    ClassifierModel,
+    GivenModel,
+    InversionSettings,
+    PerturbationSettings,
+    check_perturbation,
+    load_perturbation,
+    load_settings,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,6 +56,8 @@ def perturb(
     settings: PerturbationSettings | Path | str = "perturb",
     output: Path | str | None = None,
     *,
+    surrogates: "Mapping[str, nn.Module] | None" = None,
+    heldout: "Mapping[str, nn.Module] | None" = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Path:
     """Runs a perturbation and returns its folder; called again with the same arguments, a stopped run goes on.
@@ -55,6 +65,9 @@ def perturb(
     Args:
         settings: checked settings, a YAML file, or the bare name of a shipped configuration.
         output: the run's folder; ``runs/<settings.name>`` if None.
+        surrogates: classifiers of images ``(B, 3, H, W)`` in [0, 1] to logits ``(B, K)``, by name. They take the place
+            of all the settings' surrogates, which then are of kind ``given``.
+        heldout: the same for the held-out models.
         on_event: told of every step, for example ``RunProgress().update``.
 
     Raises:
@@ -66,5 +79,18 @@ def perturb(
 
     if not isinstance(settings, PerturbationSettings):
         settings = load_perturbation(settings_path(str(settings)))
+    if surrogates is not None:
+        settings = settings.model_copy(update={"surrogates": _handed_over(settings.surrogates, surrogates)})
+    if heldout is not None:
+        judging = settings.judging
+        judging = judging.model_copy(update={"heldout": _handed_over(judging.heldout, heldout)})
+        settings = settings.model_copy(update={"judging": judging})
+    settings = check_perturbation(settings.model_dump())  # names and numbers fit together as a file's must
     folder = Path("runs") / settings.name if output is None else Path(output)
-    return run_perturbation(settings, folder, command="diffaudit.perturb(...)", on_event=on_event)
+    given = {**(surrogates or {}), **(heldout or {})}
+    return run_perturbation(settings, folder, command="diffaudit.perturb(...)", on_event=on_event, given=given)
+
+
+def _handed_over(known: Mapping[str, ClassifierModel], models: "Mapping[str, nn.Module]") -> dict[str, GivenModel]:
+    """The settings of Python objects: what they say of a given model of that name, else its name alone."""
+    return {name: said if isinstance(said := known.get(name), GivenModel) else GivenModel(name=name) for name in models}

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
+from diffaudit.build import build_classifier
 from diffaudit.errors import InvalidSetting, RunConflict, ThreatModelViolation
 from diffaudit.events import Event
 from diffaudit.perturbation.attack import Attacked, attack
 from diffaudit.records import RunFolder, read_perturbation_records
-from diffaudit.settings import PerturbationSettings
+from diffaudit.settings import BundledModel, GivenModel, PerturbationSettings
 from diffaudit.study import perturbed_batches
 from diffaudit.study.checkpoints import load_tensors
 from diffaudit.study.perturbation_runner import run_perturbation
@@ -196,3 +198,29 @@ def test_a_picture_that_broke_off_is_noted(
     folder = run_perturbation(settings.model_copy(update={"judging": judging}), tmp_path / "run", command="test")
     notes = json.loads(RunFolder(folder).metrics.read_text())["notes"]
     assert "attack: 1 of 3 left alone early, for a gradient was not finite (face-0001)." in notes
+
+
+def test_models_that_are_python_objects(settings: PerturbationSettings, tmp_path: Path) -> None:
+    """A surrogate and a held-out model of one's own; the second answers class 9 whatever it sees."""
+    surrogate = build_classifier(BundledModel(name="hair-plain")).model
+    judging = settings.judging.model_copy(
+        update={"heldout": {"mute": GivenModel(name="mute")}, "defences": [], "rebuilt": False}
+    )
+    images = settings.images.model_copy(update={"count": 1})
+    models = {"surrogates": {"mine": GivenModel(name="mine")}, "judging": judging}
+    run = settings.model_copy(update=models | {"images": images})
+    with pytest.raises(InvalidSetting, match=r"`surrogates.mine` should be handed over as a Python object"):
+        run_perturbation(run, tmp_path / "run", command="test")
+    folder = run_perturbation(run, tmp_path / "run", command="test", given={"mine": surrogate, "mute": Mute()})
+    metrics = json.loads(RunFolder(folder).metrics.read_text())
+    assert metrics["models"] == {"mine": "surrogate", "mute": "heldout"}
+    assert metrics["clean_accuracy"]["mute"]["value"] == float(
+        read_perturbation_records(RunFolder(folder).records)[0].label == 9
+    )
+
+
+class Mute(nn.Module):
+    """Ten classes, and the same answer to every picture."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.arange(10.0).expand(len(images), -1)

@@ -23,11 +23,11 @@ from diffaudit.models.perceptual import PerceptualFeatures
 from diffaudit.models.prior import DiffusionPrior
 
 
-def build_classifier(setting: s.ClassifierModel, *, given: nn.Module | None = None) -> Classifier:
+def build_classifier(setting: s.ClassifierModel, *, given: nn.Module | None = None, name: str = "target") -> Classifier:
     """The classifier of a settings section; ``given`` is the Python object that kind `given` stands for.
 
-    A copy of ``given`` is frozen and hooked, so that the caller's own module stays as it was. It costs the memory of
-    its parameters and buffers once more.
+    ``name`` is the key that a message names. A copy of ``given`` is frozen and hooked, so that the caller's own module
+    stays as it was. It costs the memory of its parameters and buffers once more.
 
     Raises:
         InvalidSetting: ``given`` is missing, or cannot be copied; what its kind refuses.
@@ -49,7 +49,8 @@ def build_classifier(setting: s.ClassifierModel, *, given: nn.Module | None = No
             return efficientnet_lite(variant)
         case s.GivenModel():
             if given is None:
-                raise InvalidSetting("target", "be handed over as a Python object where its kind is `given`", None)
+                rule = "be handed over as a Python object where its kind is `given`"
+                raise InvalidSetting(name, rule, None)
             return Classifier(_copy(given).eval(), size=setting.size, fingerprint=module_fingerprint(given))
         case _:
             assert_never(setting)

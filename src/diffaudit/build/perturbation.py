@@ -1,10 +1,10 @@
 """Settings to a perturbation: what the attack holds, what drives it, what it is asked for beside."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import assert_never
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffaudit import settings as s
 from diffaudit.build.models import build_classifier, build_encoder, build_perceptual, build_prior
@@ -28,11 +28,20 @@ from diffaudit.terms import (
 )
 
 
-def build_perturber(settings: s.PerturbationSettings, names: tuple[str, ...]) -> Perturber:
-    """Everything that the attack holds; ``names`` are the words of all classes, by number."""
+def build_perturber(
+    settings: s.PerturbationSettings, names: tuple[str, ...], *, given: Mapping[str, nn.Module] | None = None
+) -> Perturber:
+    """Everything that the attack holds; ``names`` are the words of all classes, by number.
+
+    ``given`` are the Python objects that surrogates of kind `given` stand for, by name.
+    """
+    objects = given or {}
     return Perturber(
         prior=build_prior(settings.prior),
-        surrogates={name: build_classifier(model) for name, model in settings.surrogates.items()},
+        surrogates={
+            name: build_classifier(model, given=objects.get(name), name=f"surrogates.{name}")
+            for name, model in settings.surrogates.items()
+        },
         names=names,
         template=settings.prompts.template,
         perceptual=build_perceptual(settings.perceptual),

@@ -1,6 +1,9 @@
 """Settings to the judges of a perturbation: models in their roles, defences before them, an encoder for the set."""
 
+from collections.abc import Mapping
 from typing import assert_never
+
+from torch import nn
 
 from diffaudit import settings as s
 from diffaudit.build.models import build_classifier, build_encoder, build_perceptual
@@ -10,15 +13,20 @@ from diffaudit.models.prior import DiffusionPrior
 from diffaudit.perturbation.scene import Perturber
 
 
-def build_perturbation_judge(settings: s.PerturbationSettings, perturber: Perturber) -> PerturbationJudge:
-    """The surrogates beside models that the attack never saw.
+def build_perturbation_judge(
+    settings: s.PerturbationSettings, perturber: Perturber, *, given: Mapping[str, nn.Module] | None = None
+) -> PerturbationJudge:
+    """The surrogates beside models that the attack never saw, ``given`` as in :func:`.build_perturber`.
 
     Raises:
         ThreatModelViolation: a held-out model is not independent of a surrogate.
     """
-    judging = settings.judging
+    judging, objects = settings.judging, given or {}
     unseen = {**judging.heldout, **judging.siblings}
-    models = {**perturber.surrogates, **{name: build_classifier(model) for name, model in unseen.items()}}
+    built = {
+        name: build_classifier(model, given=objects.get(name), name=f"judging.{name}") for name, model in unseen.items()
+    }
+    models = {**perturber.surrogates, **built}
     roles: dict[str, Role] = {
         **dict.fromkeys(perturber.surrogates, "surrogate"),
         **dict.fromkeys(judging.heldout, "heldout"),

@@ -51,6 +51,11 @@ def check_settings(values: Mapping[str, Any], source: str = "settings") -> Inver
     return _checked(values, source, InversionSettings)
 
 
+def check_perturbation(values: Mapping[str, Any], source: str = "settings") -> PerturbationSettings:
+    """As :func:`check_settings`, for a perturbation's."""
+    return _checked(values, source, PerturbationSettings)
+
+
 def _loaded(path: Path | None, overrides: Mapping[str, Any] | None, kind: type[Kind]) -> Kind:
     source = "settings" if path is None else str(path)
     values = {} if path is None else read_mapping(path)

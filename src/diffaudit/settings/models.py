@@ -58,7 +58,10 @@ class EfficientNetLite(Section):
 
 
 class GivenModel(Section):
-    """A Python object handed to :func:`diffaudit.invert`; its name and size are for the record."""
+    """A Python object handed to :func:`diffaudit.invert` or :func:`diffaudit.perturb`.
+
+    Its name and size are for the record.
+    """
 
     kind: Literal["given"] = "given"
     name: str = "given"

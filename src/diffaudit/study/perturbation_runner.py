@@ -1,11 +1,11 @@
 """One perturbation run from settings to report: perturbs batch by batch and judges; what is done survives a kill."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffaudit import build
 from diffaudit.events import Event
@@ -35,9 +35,16 @@ HAS_NOT = (
 
 
 def run_perturbation(
-    settings: PerturbationSettings, folder: Path, *, command: str, on_event: Watcher | None = None
+    settings: PerturbationSettings,
+    folder: Path,
+    *,
+    command: str,
+    on_event: Watcher | None = None,
+    given: Mapping[str, nn.Module] | None = None,
 ) -> Path:
     """Runs a perturbation into ``folder`` and returns it, report included. A stopped run goes on at its last batch.
+
+    ``given`` are the Python objects that models of kind `given` stand for, by name.
 
     Raises:
         InvalidSetting: a model, a term, the mask or the loss does not fit the pictures (:func:`.rehearse`).
@@ -58,10 +65,10 @@ def run_perturbation(
             if settings.judging.references:
                 require_foolbox()
             pictures = build.victims(settings.images)
-            perturber = build.build_perturber(settings, pictures.classes)
+            perturber = build.build_perturber(settings, pictures.classes, given=given)
             plans = build.build_plans(settings, perturber)
             # Built and tried now, for it may be refused; the attack gets nothing of it.
-            judge = build.build_perturbation_judge(settings, perturber)
+            judge = build.build_perturbation_judge(settings, perturber, given=given)
             build.rehearse(settings, perturber, judge, pictures)
         save_pictures(run.folder.images / "clean", pictures.images)
         done = perturbed_pictures(run, perturber, plans, pictures)
