@@ -89,7 +89,7 @@ def test_the_shipped_perturbation_is_the_default_base(load_over: Load) -> None:
 def test_every_fault_is_told_at_once(load_over: Load) -> None:
     rows = [
         *VALUES["rows"],
-        {"name": "A", "set": {"images.count": 9, "judging.defences": [], "device": "cuda", "seed": 1, "prior": {}}},
+        {"name": "A", "set": {"images.count": 9, "judging.defences": [], "device": "cpu", "seed": 1, "prior": {}}},
         {"name": "B", "set": {"budget.iterations": 0, "goal": "distractor"}},
         {"name": "pgd-8", "set": {"batch": 2}},
         {"name": "mi-fgsm-4"},
@@ -100,7 +100,7 @@ def test_every_fault_is_told_at_once(load_over: Load) -> None:
     for words in (
         "`A` should leave `images.count` to the ablation and its base. Found 9.",
         "`A` should leave `judging.defences` to the ablation and its base. Found [].",
-        "`A` should leave `device` to the ablation and its base. Found 'cuda'.",
+        "`A` should leave `device` to the ablation and its base. Found 'cpu'.",
         "`A` should leave `seed` to the ablation and its base. Found 1.",
         "`A` should leave `prior` to the ablation and its base. Found {}.",
         "`B` should leave `goal` to the ablation and its base. Found 'distractor'.",
