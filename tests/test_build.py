@@ -371,6 +371,22 @@ def test_the_objective_holds_the_baselines_terms(tiny_settings: InversionSetting
     torch.testing.assert_close(found[attacker.classes], centres)
 
 
+def test_fixed_centres_are_the_rows_of_the_last_layer(tiny_values: dict[str, Any]) -> None:
+    tiny_values["terms"] = {"cls": [{"kind": "feature", "centres": "fixed"}]}
+    settings = check_settings(tiny_values)
+    attacker = build.build_attacker(settings)
+    embedding = build.build_embedding(
+        settings.embedding, attacker.pseudo_anchors(3), attacker.public.embeddings, seed=0
+    )
+    found: Any = build.build_objective(settings, attacker, embedding).terms["cls_feature"]
+    rows, means = attacker.classifier.class_rows, attacker.pseudo_centres(settings.embedding.anchor_images)
+    assert rows is not None
+    assert means is not None
+    cosine = nn.functional.cosine_similarity(found.centres, rows)
+    torch.testing.assert_close(cosine, torch.ones(len(rows)))
+    torch.testing.assert_close(found.centres.norm(dim=1), means.norm(dim=1).mean().expand(len(rows)))
+
+
 def objective_of(settings: InversionSettings, attacker: Attacker) -> Objective:
     anchors = attacker.pseudo_anchors(3)
     embedding = build.build_embedding(settings.embedding, anchors, attacker.public.embeddings, seed=0)

@@ -53,6 +53,14 @@ def test_the_last_of_several_linear_layers_gives_the_features() -> None:
     torch.testing.assert_close(logits, torch.tensor([[1.4, 0.0]]))
 
 
+def test_rows_of_the_classes_are_the_last_layers() -> None:
+    rows = Classifier(network(), size=None, fingerprint="f").class_rows
+    assert rows is not None
+    assert rows.tolist() == [[1.0, 2.0, 3.0], [0.0, 0.0, -1.0]]
+    assert Classifier(network(), size=None, fingerprint="f", no_features="hidden").class_rows is None
+    assert Classifier(ChannelMeans(), size=None, fingerprint="f").class_rows is None
+
+
 def test_a_model_without_linear_layers_says_so() -> None:
     classifier = Classifier(ChannelMeans(), size=None, fingerprint="f")
     assert classifier(plain(0.1, 0.2, 0.3)).features is None

@@ -110,6 +110,12 @@ def test_claims_beside_their_measure(ablation: dict[str, Any]) -> None:
     assert rows[1] == ["A+B", says, "+3.0 to +5.0 points", "-", "not measured"]
 
 
+def test_every_seed_has_its_say(ablation: dict[str, Any]) -> None:
+    (table,) = (table for table in ablation_tables(ablation) if table.name == "by-seed")
+    _, _, line = cells(table.to_markdown())
+    assert line == ["A+B (rollout)", f"{MINUS}10.0, {MINUS}15.0", f"{MINUS}0.100, {MINUS}0.150"]
+
+
 def test_secondary_tests_are_called_so(ablation: dict[str, Any]) -> None:
     (table,) = (table for table in ablation_tables(ablation) if table.name == "secondary")
     head, _, line = cells(table.to_markdown())
@@ -120,7 +126,8 @@ def test_secondary_tests_are_called_so(ablation: dict[str, Any]) -> None:
 def test_every_table_is_sound_latex(ablation: dict[str, Any]) -> None:
     tables = ablation_tables(ablation)
     assert [table.name for table in tables] == [
-        "results", "differences", "weighting-results", "weighting-differences", "contrasts", "secondary", "claims",
+        "results", "differences", "weighting-results", "weighting-differences", "contrasts", "by-seed", "secondary",
+        "claims",
     ]  # fmt: skip
     for table in tables:
         text = table.to_latex()

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from diffaudit.candidate import Candidate
 from diffaudit.errors import InvalidSetting
-from diffaudit.terms import FeatureCentre, LearnedCentre, centre_travel, feature_distance
+from diffaudit.terms import FeatureCentre, LearnedCentre, centre_travel, feature_distance, row_centres
 
 
 def candidate_with(logits: Tensor, target: Tensor, features: Tensor | None = None) -> Candidate:
@@ -23,6 +23,13 @@ def test_centre_is_the_row_of_the_target() -> None:
     candidate = candidate_with(torch.zeros(2, 3), torch.tensor([2, 0]), torch.ones(2, 2))
     assert FeatureCentre(centres)(candidate).tolist() == [4.0, 1.0]
     assert torch.equal(FeatureCentre(centres)(candidate), feature_distance(torch.ones(2, 2), centres[[2, 0]]))
+
+
+def test_rows_as_centres_point_as_they_did_and_are_as_long_as_the_means() -> None:
+    rows, means = torch.tensor([[0.06, 0.08], [-0.5, 0.0]]), torch.tensor([[0.0, 4.0], [6.0, 0.0]])
+    torch.testing.assert_close(row_centres(rows, means), torch.tensor([[3.0, 4.0], [-5.0, 0.0]]))
+    with pytest.raises(InvalidSetting, match="dimension of the features, 2"):
+        row_centres(torch.ones(2, 3), means)
 
 
 def test_centres_are_state_and_never_learn() -> None:

@@ -41,6 +41,7 @@ from diffaudit.terms import (
     noise_cosine,
     noise_hybrid,
     noise_mse,
+    row_centres,
     step_weight,
 )
 from diffaudit.terms.margin import ROUNDING
@@ -91,6 +92,15 @@ class _Tools:
         every = torch.zeros(self.classes, found.shape[1])
         every[self.attacker.classes] = found
         return every
+
+    def row_centres(self) -> Tensor:
+        """``(C, P)`` the classes' rows of the target's last layer, as long as the pseudo centres are."""
+        rows, centres = self.attacker.classifier.class_rows, self.centres()[self.attacker.classes]
+        if rows is None or rows.shape != (self.classes, centres.shape[1]):
+            found = None if rows is None else tuple(rows.shape)
+            rule = f"be `pseudo` or `learned` where the target's last layer has no row of {centres.shape[1]} a class"
+            raise InvalidSetting("terms.cls.centres", rule, found)
+        return row_centres(rows, centres)
 
     def few(self) -> Tensor:
         """The first public pictures, to try a model on: ``(16, 3, H, W)`` in [0, 1], or all where there are fewer."""
@@ -143,13 +153,19 @@ def _build_term(setting: TermSetting, tools: _Tools) -> Term | BatchTerm | Param
         case s.NoiseTerm():
             return PriorNoise(DISTANCES[setting.distance], schedule=SCHEDULES[setting.schedule])
         case s.TopKTerm():
-            k = adaptive_k(tools.classes) if setting.k is None else setting.k
+            k = adaptive_k(tools.classes, k_min=setting.k_min) if setting.k is None else setting.k
             if k >= tools.classes:
                 rule = f"be at most {tools.classes - 1}, for {tools.classes} classes have no more rivals"
                 raise InvalidSetting("terms.cls.k", rule, k)
             return TopKSoftplus(k=k) if setting.bounded else TopK(k=k)
         case s.FeatureTerm():
-            return FeatureCentre(tools.centres()) if setting.centres == "pseudo" else LearnedCentre(tools.centres())
+            match setting.centres:
+                case "pseudo":
+                    return FeatureCentre(tools.centres())
+                case "learned":
+                    return LearnedCentre(tools.centres())
+                case "fixed":
+                    return FeatureCentre(tools.row_centres())
         case s.LogitMarginTerm():
             return LogitMargin(margin=setting.margin)
         case s.AngularMarginTerm():

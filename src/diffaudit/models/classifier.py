@@ -77,6 +77,12 @@ class Classifier(nn.Module):
         """``(B, C)``."""
         return self.forward(images).logits
 
+    @property
+    def class_rows(self) -> Tensor | None:
+        """``(C, P)`` the last linear layer's weights, a class a row; None where they cannot be had."""
+        last = None if self._both is not None or self.no_features else last_linear(self.model)
+        return None if last is None else last.weight.detach()
+
     def _remember(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._hooked = inputs[0] if inputs[0].ndim == 2 else None
 

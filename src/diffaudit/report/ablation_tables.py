@@ -49,7 +49,7 @@ def ablation_tables(ablation: Json) -> list[RowTable]:
         ]
     if ablation["contrasts"]:
         tables.append(contrasts(ablation["contrasts"], layout))
-    return [*tables, secondary(rows, layout), claims(ablation["claims"])]
+    return [*tables, by_seed(rows, layout), secondary(rows, layout), claims(ablation["claims"])]
 
 
 def results(rows: Sequence[Json], layout: Layout, name: str = "results") -> RowTable:
@@ -114,6 +114,26 @@ def contrasts(found: Sequence[Json], layout: Layout) -> RowTable:
             )
             for contrast in found
         ),
+    )
+
+
+def by_seed(rows: Sequence[Json], layout: Layout) -> RowTable:
+    """What each seed by itself says of every row's difference: a claim needs the same sign in all."""
+    compared = [row for row in rows if row["versus_baseline"] and len(row["seeds"]) > 1]
+    columns = _compared_columns(layout, (row["versus_baseline"] for row in compared))
+    lines = []
+    for row in compared:
+        cells = []
+        for column in columns:
+            found = row["versus_baseline"].get(column.key)
+            form = partial(written, share=column.share, digits=column.digits, sign="+")
+            cells.append(Cell(", ".join(form(difference) for difference in found["by_seed"])) if found else Cell())
+        lines.append((title(row), tuple(cells)))
+    return RowTable(
+        "by-seed",
+        f"Row minus {layout.baseline}, seed by seed; shares in percentage points.",
+        tuple((column.title, column.direction) for column in columns),
+        tuple(lines),
     )
 
 

@@ -35,6 +35,8 @@ class TopKTerm(TermSection):
     kind: Literal["top_k"] = "top_k"
     k: Positive | None = 1
     """Null: adapted to the number of classes."""
+    k_min: Annotated[Positive, Field(le=5)] = 2
+    """The least that adapts; texts that say one rival for ten classes want 1."""
     bounded: bool = False
     """Whether its softplus is taken, which is at least 0."""
 
@@ -44,7 +46,9 @@ class FeatureTerm(TermSection):
 
     kind: Literal["feature"] = "feature"
     factor: Rate = 0.5
-    centres: Literal["pseudo", "learned"] = "pseudo"
+    centres: Literal["pseudo", "learned", "fixed"] = "pseudo"
+    """`pseudo`: mean features of the public pictures that the target takes for the class; `learned`: they begin there;
+    `fixed`: the class's row of the target's last layer, as long as those means are on average."""
 
 
 class LogitMarginTerm(TermSection):

@@ -23,7 +23,7 @@ from diffaudit.terms.attention_shift import (
 from diffaudit.terms.attention_spread import AttentionEntropy, AttentionVariance, attention_entropy, attention_variance
 from diffaudit.terms.attributes import ATTRIBUTE_WEIGHTS, Attributes, attribute_distance
 from diffaudit.terms.base import BatchTerm, ParameterTerm, Term
-from diffaudit.terms.centres import FeatureCentre, LearnedCentre, centre_travel, feature_distance
+from diffaudit.terms.centres import FeatureCentre, LearnedCentre, centre_travel, feature_distance, row_centres
 from diffaudit.terms.classifier import TopK, TopKSoftplus, adaptive_k, topk_margin, topk_softplus
 from diffaudit.terms.diversity import Diversity, embedding_concentration
 from diffaudit.terms.frequency import Frequency, laplacian_distance, wavelet_distance
@@ -120,6 +120,7 @@ __all__ = [
     "peaked_goal",
     "pixel_distance",
     "resized_map",
+    "row_centres",
     "self_attention_distance",
     "step_weight",
     "topk_margin",

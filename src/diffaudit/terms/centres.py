@@ -53,6 +53,28 @@ def centre_travel(centres: Tensor, start: Tensor) -> Tensor | None:
     return distances / spread if bool(spread > 0) else None
 
 
+def row_centres(rows: Tensor, means: Tensor) -> Tensor:
+    r"""Return the classes' rows of the last layer as centres: their directions, as long as mean features are.
+
+    .. math:: c_y = \frac{w_y}{\|w_y\|} \cdot \frac{1}{n} \sum_j \|m_j\|
+
+    Shapes ``(C, P), (n, P) -> (C, P)``. A row says which way the class lies and not how far: by itself it may be a
+    hundred times shorter than any feature, and a distance to it would only ask for small features.
+
+    Raises:
+        InvalidSetting: for another dimension of rows and means.
+
+    >>> import torch
+    >>> row_centres(torch.tensor([[0.0, 0.5], [2.0, 0.0]]), torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
+    tensor([[0., 3.],
+            [3., 0.]])
+    """
+    if rows.ndim != 2 or means.ndim != 2 or rows.shape[1] != means.shape[1]:
+        raise InvalidSetting("rows", f"have the dimension of the features, {means.shape[-1]}", tuple(rows.shape))
+    centres: Tensor = nn.functional.normalize(rows, dim=1) * torch.linalg.vector_norm(means, dim=1).mean()
+    return centres
+
+
 class FeatureCentre(Term):
     """:func:`feature_distance` of ``candidate.features`` to the centre of the target's class.
 
