@@ -131,6 +131,9 @@ def test_diversity_is_the_mean_perceptual_distance_in_the_class_or_nothing() -> 
     four = Judged("attack", pictures(RED, GREEN, BLUE, BLUE), torch.tensor([0, 0, 1, 1]), None, None)
     assert [record.diversity for record in judge().records(four)] == pytest.approx([2.0, 2.0, 0.0, 0.0])
     assert [record.diversity for record in judge().records(ATTACK)] == [None] * 3
+    # Colours at a right angle: their mean is as long as the root of a half.
+    assert [record.embedding_variance for record in judge().records(four)] == pytest.approx([0.5, 0.5, 0.0, 0.0])
+    assert [record.embedding_variance for record in judge().records(ATTACK)] == [None] * 3
 
 
 FACTORS = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.5, 0.0]])

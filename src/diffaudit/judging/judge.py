@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from diffaudit.errors import InvalidSetting, ThreatModelViolation
-from diffaudit.judging.diversity import factor_error, pairwise_distance
+from diffaudit.judging.diversity import embedding_variance, factor_error, pairwise_distance
 from diffaudit.judging.features import (
     class_means,
     euclidean_distances,
@@ -116,6 +116,7 @@ class Judge:
             nearest = neighbour_distance(embeddings, labels, self.private_embeddings, self.private.labels)
         cosine = identity_cosine(embeddings, means)
         diversity = self._diversity(pictures, labels)
+        variance = None if diversity is None else embedding_variance(embeddings, labels)
         perceptual, attributes = self._distances_to_source(pictures, judged.source_images)
         factors = self._factor_errors(pictures, labels)
         own = target.log_softmax(1).gather(1, labels[:, None])[:, 0]
@@ -142,6 +143,7 @@ class Judge:
                 identity_cosine=float(cosine[i]),
                 knn_distance=float(nearest[i]),
                 diversity=None if diversity is None else float(diversity[i]),
+                embedding_variance=None if variance is None else float(variance[i]),
                 perceptual_distance=None if perceptual is None else float(perceptual[i]),
                 attribute_error=None if attributes is None else {n: float(v[i]) for n, v in attributes.items()},
                 factor_error=None if factors is None else float(factors[i]),

@@ -40,6 +40,7 @@ class Record:
         identity_cosine: to the class's private mean under the judges' encoder, in [-1, 1].
         knn_distance: to the nearest private photograph of the class, between unit embeddings, in [0, 2].
         diversity: mean perceptual distance between the images of this class and row; the class's value, repeated.
+        embedding_variance: of the images of this class and row under the judges' encoder, in [0, 1]; repeated likewise.
         perceptual_distance: to the source. Lower is nearer to the source, not better.
         attribute_error: to the source, in public standard deviations, by attribute.
         factor_error: mean absolute error of the identity factors, in public standard deviations.
@@ -57,6 +58,7 @@ class Record:
     identity_cosine: float
     knn_distance: float
     diversity: float | None
+    embedding_variance: float | None = None
     perceptual_distance: float | None
     attribute_error: dict[str, float] | None
     factor_error: float | None

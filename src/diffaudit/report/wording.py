@@ -108,6 +108,14 @@ MEASURES = (
         "mean perceptual distance between the images of one person; near 0 means the same image again and again",
     ),
     Measure(
+        "embedding_variance",
+        "Embedding variance",
+        "varied",
+        False,
+        "one less the squared length of the mean unit embedding of one person's images, under the judges' encoder; it "
+        "grows with their number: compare rows of as many",
+    ),
+    Measure(
         "perceptual_distance",
         "Distance to source",
         "nearer",

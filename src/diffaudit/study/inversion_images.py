@@ -19,6 +19,7 @@ _MEASURES: Measures[Record] = {
     "identity_cosine": lambda record: record.identity_cosine,
     "knn_distance": lambda record: record.knn_distance,
     "diversity": lambda record: record.diversity,
+    "embedding_variance": lambda record: record.embedding_variance,
     "perceptual_distance": lambda record: record.perceptual_distance,
     "attribute_error": lambda record: _mean((record.attribute_error or {}).values()),
     "factor_error": lambda record: record.factor_error,

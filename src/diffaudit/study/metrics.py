@@ -20,6 +20,7 @@ _MEASURES: dict[str, Callable[[Record], float | None]] = {
     "identity_cosine": lambda record: record.identity_cosine,
     "knn_distance": lambda record: record.knn_distance,
     "diversity": lambda record: record.diversity,
+    "embedding_variance": lambda record: record.embedding_variance,
     "perceptual_distance": lambda record: record.perceptual_distance,
 }
 
@@ -213,7 +214,7 @@ def _successes(attack: Sequence[Record], notes: list[str], seed: int, resamples:
     if not hits:
         return {"classes": 0, "samples": 0}
     summary = _Summary(hits, "successes: ", notes, seed, resamples)
-    measures = summary.measures() | {"diversity": None}  # the record holds its class's, failures included
+    measures = summary.measures() | {"diversity": None, "embedding_variance": None}  # a record holds its class's
     return {"classes": len(set(summary.clusters)), "samples": len(hits), **_present(measures)}
 
 
