@@ -13,6 +13,7 @@ from diffaudit.inversion.generator import (
     Generator,
     add_lora,
     as_published,
+    attach_projector,
     check_embedding_fits,
     lora_parameters,
     merge_lora,
@@ -300,6 +301,18 @@ def test_one_step_is_the_posterior_mean(gaussian_prior: DiffusionPrior) -> None:
     noisy = kept.sqrt() * latents + (1 - kept).sqrt() * noise
     gain = kept.sqrt() * SPREAD**2 / (kept * SPREAD**2 + 1 - kept)
     torch.testing.assert_close(found, mean + gain * (noisy - kept.sqrt() * mean), rtol=1e-6, atol=1e-6)
+
+
+def test_a_new_projector_speaks_of_the_encoders_embeddings_and_is_the_seeds(prior: DiffusionPrior) -> None:
+    prior.projector = None
+    attach_projector(prior, 6, tokens=3, seed=1)
+    first = prior.condition(torch.eye(6)[:2], 2).tokens
+    assert first.shape == (2, 3, 16)
+    check_embedding_fits(prior, TableEmbedding(torch.eye(6)))
+    attach_projector(prior, 6, tokens=3, seed=1)
+    assert torch.equal(prior.condition(torch.eye(6)[:2], 2).tokens, first)
+    attach_projector(prior, 6, tokens=3, seed=2)
+    assert not torch.equal(prior.condition(torch.eye(6)[:2], 2).tokens, first)
 
 
 def test_embeddings_of_another_size_are_refused(prior: DiffusionPrior, gaussian_prior: DiffusionPrior) -> None:

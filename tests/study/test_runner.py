@@ -17,11 +17,14 @@ from PIL import Image
 
 from diffaudit.errors import InvalidSetting, MissingExtra, RunConflict, ThreatModelViolation
 from diffaudit.events import Event
+from diffaudit.models.autoencoder import UnshuffleAutoencoder
 from diffaudit.models.bundled import save_network
 from diffaudit.models.networks import build_network
 from diffaudit.records import RunFolder, read_curves, read_records
 from diffaudit.settings import InversionSettings, check_settings
 from diffaudit.study.runner import run_inversion
+from diffaudit.training.prior import untrained_prior
+from diffaudit.training.tokenizers import word_tokenizer
 
 from .conftest import PowerCutError
 
@@ -292,6 +295,21 @@ def test_rows_of_reference_know_nothing_of_a_trained_projector(tiny_values: dict
     moved = run_inversion(settings, tmp_path / "moved", command="test")
     rows = {row: [_pictures(folder, row) for folder in (still, moved)] for row in ("start", "oracle", "attack")}
     assert {row for row, (one, other) in rows.items() if one == other} == {"start", "oracle"}
+
+
+def test_a_prior_of_text_alone_learns_to_be_asked_for_a_person(tiny_values: dict[str, Any], tmp_path: Path) -> None:
+    autoencoder = UnshuffleAutoencoder(latent_channels=4, widths=(8, 8, 16, 16))
+    words = word_tokenizer(("face",))
+    prior = untrained_prior(autoencoder, words, latent_channels=4, side=8, widths=(16, 32), cross_attention_dim=32)
+    prior.save(tmp_path / "prior")
+    tiny_values["attack"]["prior"]["location"] = str(tmp_path / "prior")
+    with pytest.raises(InvalidSetting, match=r"`attack.prior` should have an identity projector.*condition: image"):
+        run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")
+    first = {"name": "meet", "trains": ["projector", "lora"], "condition": "image", "rate": 0.01}
+    tiny_values["stages"] = [tiny_values["stages"][0] | first, *tiny_values["stages"]]
+    folder = run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")
+    rows = {row: _pictures(folder, row) for row in ("start", "attack")}
+    assert rows["start"] != rows["attack"]
 
 
 def _with_steps(values: dict[str, Any], steps: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from diffaudit.build.models import (
 from diffaudit.build.pictures import private_pictures, public_images
 from diffaudit.errors import InvalidSetting, ThreatModelViolation
 from diffaudit.inversion.attacker import Attacker, PublicPictures, look_at
+from diffaudit.inversion.generator import attach_projector
 from diffaudit.judging.judge import Instruments, Judge
 from diffaudit.models.classifier import Classifier
 from diffaudit.models.identity import IdentityEncoder
@@ -36,17 +37,21 @@ def build_attacker(
 ) -> Attacker:
     """Everything that the threat model allows, from ``settings.attack`` alone.
 
-    ``look`` may remember what these models said of these pictures before.
+    ``look`` may remember what these models said of these pictures before. A prior without an identity projector gets a
+    new one where a stage trains it.
     """
     attack = settings.attack
     classifier = build_classifier(attack.target, given=given)
     encoder = build_encoder(attack.encoder)
     public = look(attack.public, classifier, encoder)
     classes = chosen_classes(settings.classes, public.num_classes, settings.seed)
+    prior = build_prior(attack.prior)
+    if prior.projector is None and any("projector" in stage.trains and stage.steps for stage in settings.stages):
+        attach_projector(prior, public.embeddings.shape[1], seed=settings.seed)
     return Attacker(
         classes=classes,
         classifier=classifier,
-        prior=build_prior(attack.prior),
+        prior=prior,
         encoder=encoder,
         attributes=build_attributes(attack.attributes, public.images),
         perceptual=build_perceptual(attack.perceptual),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from diffaudit.errors import InvalidSetting
 from diffaudit.inversion.embedding import LabelEmbedding
-from diffaudit.models.conditioning import Condition
+from diffaudit.models.conditioning import Condition, IdentityProjector
 from diffaudit.models.prior import DiffusionPrior
 from diffaudit.models.sampler import Guide, ddim
 
@@ -135,6 +135,24 @@ class Generator:
         return self.prior.clean(noisy, epsilon, timesteps)
 
 
+def attach_projector(prior: DiffusionPrior, dimension: int, *, tokens: int = 4, seed: int) -> None:
+    """Gives a prior that knows text alone a new identity projector of embeddings ``(B, dimension)``, untrained.
+
+    Its ``tokens`` follow the prompt's in cross-attention. Until a stage has trained them they are noise to the prior:
+    the pictures of row `start` then show what it draws without having met an identity.
+
+    Raises:
+        InvalidSetting: the UNet's cross-attention reads tokens of several sizes.
+    """
+    size = prior.unet.config.cross_attention_dim
+    if not isinstance(size, int):
+        raise InvalidSetting("attack.prior", "have a UNet that reads tokens of one size", size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        projector = IdentityProjector(dimension, size, tokens=tokens)
+    prior.projector = projector.eval().requires_grad_(False)
+
+
 def check_embedding_fits(prior: DiffusionPrior, embedding: LabelEmbedding) -> None:
     """Refuses a prior without an identity projector, and a label embedding whose size its projector does not take."""
     if prior.projector is None:
@@ -142,7 +160,8 @@ def check_embedding_fits(prior: DiffusionPrior, embedding: LabelEmbedding) -> No
             "attack.prior",
             "have an identity projector, by which it is asked for a person",
             None,
-            "Take a prior that was trained with one: `diffaudit train prior` makes such a prior.",
+            "Take a prior that was trained with one (`diffaudit train prior` makes such a prior), or let a first stage "
+            "train a new one: `trains: [projector, lora]` with `condition: image`.",
         )
     wanted = prior.projector.dimension
     found = embedding.anchors.shape[1]
