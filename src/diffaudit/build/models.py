@@ -51,7 +51,7 @@ def build_classifier(setting: s.ClassifierModel, *, given: nn.Module | None = No
             if given is None:
                 rule = "be handed over as a Python object where its kind is `given`"
                 raise InvalidSetting(name, rule, None)
-            return Classifier(_copy(given).eval(), size=setting.size, fingerprint=module_fingerprint(given))
+            return Classifier(_copy(given, name).eval(), size=setting.size, fingerprint=module_fingerprint(given))
         case _:
             assert_never(setting)
 
@@ -112,14 +112,14 @@ def network_and_size(setting: s.NetworkModel) -> tuple[Network, int | None]:
     return network, card["size"]
 
 
-def _copy(given: nn.Module) -> nn.Module:
-    """The module once more, with the same weights, flags and hooks."""
+def _copy(given: nn.Module, name: str) -> nn.Module:
+    """The module once more, with the same weights, flags and hooks; ``name`` is the key that a message names."""
     try:
         return copy.deepcopy(given)
     except (RuntimeError, TypeError, NotImplementedError) as error:
         rule = "be a module that `copy.deepcopy` can copy, for the audit works on a copy"
         remedy = f"It says: {error} Export it with `torch.export`, or hand over a module that was not called yet."
-        raise InvalidSetting("target", rule, type(given).__name__, remedy) from error
+        raise InvalidSetting(name, rule, type(given).__name__, remedy) from error
 
 
 def _folder(setting: s.BundledModel | s.TrainedModel) -> Path:

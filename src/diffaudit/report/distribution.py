@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffaudit.report.tables import Table, table_line
-from diffaudit.report.wording import ROWS, Measure, Row, found
+from diffaudit.report.wording import FRECHET_DISTANCE, ROWS, Measure, Row, found
 
 Json = Mapping[str, Any]
 
@@ -17,13 +17,7 @@ SET_MEASURES = (
         "squared distance between the two sets under the cubic kernel, every person weighing the same (KID with "
         "another network, without its random subsets); an estimate without bias, so it may come out below 0",
     ),
-    Measure(
-        "frechet_distance",
-        "Frechet distance",
-        "apart",
-        False,
-        "squared distance between Gaussians fitted to the two sets (FID with another network)",
-    ),
+    FRECHET_DISTANCE,
     Measure(
         "precision",
         "Precision",

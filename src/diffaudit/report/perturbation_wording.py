@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffaudit.records import REBUILT
-from diffaudit.report.wording import Measure, found
+from diffaudit.report.wording import FRECHET_DISTANCE, Measure, found
 
 SUCCESS = (
     Measure(
@@ -80,13 +80,7 @@ DISTANCES = (
         "picture); an estimate without bias, so it may come out below 0",
         4,
     ),
-    Measure(
-        "frechet_distance",
-        "Frechet distance",
-        "apart",
-        False,
-        "squared distance between Gaussians fitted to the two sets (FID with another network)",
-    ),
+    FRECHET_DISTANCE,
     Measure("seconds_per_image", "Seconds an image", "cost", False, "time over the whole row, all images together", 2),
 )
 """How far an attack goes, and what it costs."""

@@ -150,6 +150,16 @@ DIRECTIONS = {
 }
 
 
+FRECHET_DISTANCE = Measure(
+    "frechet_distance",
+    "Frechet distance",
+    "apart",
+    False,
+    "squared distance between Gaussians fitted to the two sets (FID with another network)",
+)
+"""Of sets of images, in either audit."""
+
+
 def attribute_measures(metrics: Json) -> tuple[Measure, ...]:
     """The attribute errors that the run holds, as columns."""
     return tuple(

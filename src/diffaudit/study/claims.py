@@ -194,6 +194,6 @@ def _steadier(row: Json, rows: Sequence[Json]) -> Json | None:
 
 def _change(before: Mapping[str, float | None], after: Mapping[str, float | None]) -> float | None:
     """The median relative change over the terms that both have; None where they share none."""
-    pairs = [(before[name], after[name]) for name in after if before.get(name) and after[name] is not None]
-    ratios = [new / old - 1 for old, new in pairs if old and new is not None]
-    return median(ratios) if ratios else None
+    pairs = [(before.get(name), new) for name, new in after.items()]
+    changes = [new / old - 1 for old, new in pairs if old and new is not None]
+    return median(changes) if changes else None
