@@ -326,6 +326,13 @@ def test_a_prior_is_a_folder_of_diffusers_layout(tiny_world: Path) -> None:
         build.build_prior(s.PriorModel(kind="diffusers", location=str(tiny_world / "target")))
 
 
+def test_an_adapter_for_faces_is_read_and_refused_beside_a_projector(tiny_world: Path, tmp_path: Path) -> None:
+    save_file({"image_proj.norm.weight": torch.ones(2)}, tmp_path / "face.safetensors")
+    location, adapter = str(tiny_world / "prior"), s.FaceIdAdapter(path=tmp_path / "face.safetensors")
+    with pytest.raises(InvalidSetting, match="be left out where the prior has an identity projector of its own"):
+        build.build_prior(s.IdentityPrior(kind="diffusers", location=location, face_id=adapter))
+
+
 @pytest.mark.parametrize(
     ("kind", "expected"), [("table", TableEmbedding), ("mlp", MlpEmbedding), ("manifold", ManifoldEmbedding)]
 )

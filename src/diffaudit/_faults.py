@@ -20,9 +20,21 @@ _short.maxlevel = 2
 _short.maxstring = _short.maxother = 120
 
 
+class FaultsError(ValueError):
+    """Several broken rules between keys, a sentence each, found by one validator."""
+
+    def __init__(self, sentences: Sequence[str]) -> None:
+        self.sentences = list(sentences)
+        super().__init__("\n".join(self.sentences))
+
+
 def faults(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
     """One sentence a fault, in the order of the settings; ``values`` are those that were checked."""
-    return [_fault(item, values) for item in error.errors(include_url=False)]
+    found = []
+    for item in error.errors(include_url=False):
+        several = item.get("ctx", {}).get("error")
+        found += several.sentences if isinstance(several, FaultsError) else [_fault(item, values)]
+    return found
 
 
 def _fault(item: Any, values: Mapping[str, Any]) -> str:

@@ -317,7 +317,7 @@ def test_a_new_projector_speaks_of_the_encoders_embeddings_and_is_the_seeds(prio
 
 def test_embeddings_of_another_size_are_refused(prior: DiffusionPrior, gaussian_prior: DiffusionPrior) -> None:
     check_embedding_fits(prior, TableEmbedding(torch.eye(6)))
-    with pytest.raises(InvalidSetting, match=r"takes \(1\)\. Found 6"):
+    with pytest.raises(InvalidSetting, match=r"asked by \(1\)\. Found 6"):
         check_embedding_fits(gaussian_prior, TableEmbedding(torch.eye(6)))
     prior.projector = None
     with pytest.raises(InvalidSetting, match=r"`attack.prior` should have an identity projector.*`diffaudit train pr"):

@@ -9,16 +9,22 @@ from diffaudit import settings as s
 from diffaudit.build.terms import build_bank, build_entries
 from diffaudit.errors import InvalidSetting
 from diffaudit.inversion.attacker import Attacker
-from diffaudit.inversion.embedding import LabelEmbedding, ManifoldEmbedding, MlpEmbedding, TableEmbedding
+from diffaudit.inversion.embedding import LabelEmbedding, ManifoldEmbedding, MlpEmbedding, TableEmbedding, WordEmbedding
 from diffaudit.inversion.generator import add_lora, check_embedding_fits
 from diffaudit.inversion.plans import ImagePlan, SamplePlan, StagePlan
 from diffaudit.inversion.state import TrainingState
+from diffaudit.models.label_words import LabelWords
 from diffaudit.objective import Objective
 from diffaudit.weighting import Fixed, JacobianDescent, Staged, StageWeights, Uncertainty, Weighting
 
 
-def build_embedding(setting: s.LabelEmbedding, anchors: Tensor, public: Tensor, *, seed: int) -> LabelEmbedding:
-    """A label embedding that starts at ``anchors (n, D)``; ``public (N, D)`` spans the manifold."""
+def build_embedding(
+    setting: s.LabelEmbedding, anchors: Tensor, public: Tensor, *, seed: int, words: LabelWords | None = None
+) -> LabelEmbedding:
+    """A label embedding that starts at ``anchors (n, D)``; ``public (N, D)`` spans the manifold.
+
+    Textual inversion starts at the prior's ``words`` instead.
+    """
     match setting.kind:
         case "table":
             return TableEmbedding(anchors)
@@ -28,6 +34,11 @@ def build_embedding(setting: s.LabelEmbedding, anchors: Tensor, public: Tensor, 
                 return MlpEmbedding(anchors, hidden=setting.hidden, layers=setting.layers)
         case "manifold":
             return ManifoldEmbedding(anchors, public, explained_variance=setting.explained_variance)
+        case "textual_inversion":
+            if words is None:
+                rule = "be another than textual_inversion where the prior has no place for words"
+                raise InvalidSetting("embedding.kind", rule, setting.kind)
+            return WordEmbedding(words.start, len(anchors))
         case _:
             assert_never(setting.kind)
 
@@ -42,7 +53,8 @@ def build_objective(settings: s.InversionSettings, attacker: Attacker, embedding
 
 def build_state(settings: s.InversionSettings, attacker: Attacker, anchors: Tensor) -> TrainingState:
     """All that a run trains, at its start; ``anchors (n, D)`` are where the label embeddings begin."""
-    embedding = build_embedding(settings.embedding, anchors, attacker.public.embeddings, seed=settings.seed)
+    public, words = attacker.public.embeddings, attacker.prior.words
+    embedding = build_embedding(settings.embedding, anchors, public, seed=settings.seed, words=words)
     check_embedding_fits(attacker.prior, embedding)
     if any("lora" in stage.trains and stage.steps for stage in settings.stages):
         add_lora(attacker.prior, rank=settings.lora.rank, alpha=settings.lora.alpha, seed=settings.seed)

@@ -16,6 +16,7 @@ from diffaudit.models.efficientnet_lite import efficientnet_lite
 from diffaudit.models.exported import exported_classifier, exported_encoder
 from diffaudit.models.exported_autoencoder import ExportedAutoencoder, exported_autoencoder
 from diffaudit.models.external import timm_classifier, torchvision_classifier
+from diffaudit.models.face_id import attach_face_id
 from diffaudit.models.fingerprints import module_fingerprint
 from diffaudit.models.identity import IdentityEncoder
 from diffaudit.models.networks import Network
@@ -57,10 +58,13 @@ def build_classifier(setting: s.ClassifierModel, *, given: nn.Module | None = No
 
 
 def build_prior(setting: s.PriorModel) -> DiffusionPrior:
-    """The diffusion prior: bundled by name, or a diffusers folder or hub id."""
+    """The diffusion prior: bundled by name, or a diffusers folder or hub id; an inversion's with its adapter."""
     location = bundled_folder(setting.location) if setting.kind == "bundled" else setting.location
     autoencoder = None if setting.autoencoder is None else build_autoencoder(setting.autoencoder)
-    return DiffusionPrior.load(location, autoencoder=autoencoder)
+    prior = DiffusionPrior.load(location, autoencoder=autoencoder)
+    if isinstance(setting, s.IdentityPrior) and setting.face_id is not None:
+        attach_face_id(prior, setting.face_id.path, scale=setting.face_id.scale)
+    return prior
 
 
 def build_autoencoder(setting: s.ExportedAutoencoderModel) -> ExportedAutoencoder:

@@ -17,11 +17,12 @@ from diffaudit.build.models import (
 from diffaudit.build.pictures import private_pictures, public_images
 from diffaudit.errors import InvalidSetting, ThreatModelViolation
 from diffaudit.inversion.attacker import Attacker, PublicPictures, look_at
-from diffaudit.inversion.generator import attach_projector
+from diffaudit.inversion.generator import attach_projector, seek_words
 from diffaudit.judging.judge import Instruments, Judge
 from diffaudit.models.classifier import Classifier
 from diffaudit.models.identity import IdentityEncoder
 from diffaudit.models.nearest_mean import nearest_mean_classifier
+from diffaudit.models.prompts import prompt_with
 
 Look = Callable[[s.Pictures, Classifier, IdentityEncoder], PublicPictures]
 """How the public pictures of a section come to be seen by the target and the attacker's encoder."""
@@ -45,8 +46,11 @@ def build_attacker(
     encoder = build_encoder(attack.encoder)
     public = look(attack.public, classifier, encoder)
     classes = chosen_classes(settings.classes, public.num_classes, settings.seed)
-    prior = build_prior(attack.prior)
-    if prior.projector is None and any("projector" in stage.trains and stage.steps for stage in settings.stages):
+    prior, prompt = build_prior(attack.prior), attack.prior.prompt
+    if settings.embedding.kind == "textual_inversion":
+        seek_words(prior, prompt, settings.embedding.words)
+        prompt = prompt_with(prompt, settings.embedding.words)
+    elif prior.projector is None and any("projector" in stage.trains and stage.steps for stage in settings.stages):
         attach_projector(prior, public.embeddings.shape[1], seed=settings.seed)
     return Attacker(
         classes=classes,
@@ -56,7 +60,7 @@ def build_attacker(
         attributes=build_attributes(attack.attributes, public.images),
         perceptual=build_perceptual(attack.perceptual),
         public=public,
-        prompt=attack.prior.prompt,
+        prompt=prompt,
     )
 
 

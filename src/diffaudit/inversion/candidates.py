@@ -58,7 +58,7 @@ def draw_candidate(
     if prior_weight is not None:
         with torch.set_grad_enabled(prior_weight > 0):
             drawn = _prior_draw(state, plan, rows, generator)
-    negatives = _negatives(state, rows, generator, plan.first_step + step)
+    negatives = _negatives(state, anchors, rows, generator, plan.first_step + step)
     return Candidate(
         image=picture,
         source=source,
@@ -76,9 +76,12 @@ def draw_candidate(
 
 
 def _identities(state: TrainingState, plan: StagePlan, rows: Tensor, sources: Tensor, step: int) -> Tensor:
-    """Unit embeddings ``(B, D)`` that the pictures are made under: the labels', the sources' own, or between them."""
-    own = state.attacker.public.embeddings[sources]
+    """Embeddings ``(B, D)`` that the pictures are made under: the labels', the sources' own, or between them.
+
+    They are of length 1, unless they are word vectors, which the labels alone have.
+    """
     sought: Tensor = state.embedding(rows)
+    own = state.attacker.public.embeddings[sources]
     share = plan.label_share(step)
     match plan.condition:
         case "label":
@@ -89,12 +92,22 @@ def _identities(state: TrainingState, plan: StagePlan, rows: Tensor, sources: Te
             return nn.functional.normalize((1 - share) * own + share * sought, dim=1)
 
 
-def _negatives(state: TrainingState, rows: Tensor, generator: torch.Generator, number: int) -> Negatives | None:
-    """Each image's negatives from the bank, whose snapshots are taken again where step ``number`` is due."""
+def _negatives(
+    state: TrainingState,
+    anchors: Callable[[Tensor], Tensor],
+    rows: Tensor,
+    generator: torch.Generator,
+    number: int,
+) -> Negatives | None:
+    """Each image's negatives from the bank, whose snapshots are taken again where step ``number`` is due.
+
+    They are of the label embeddings or, where those are words, of the anchors.
+    """
     if state.bank is None:
         return None
     if state.bank.is_due(number):
-        state.bank.refresh(state.embedding(torch.arange(len(state.attacker.classes))))
+        identities = state.embedding if state.embedding.is_identity else anchors
+        state.bank.refresh(identities(torch.arange(len(state.attacker.classes))))
     return state.bank.draw(state.attacker.classes[rows], generator)
 
 
@@ -103,16 +116,17 @@ def _prior_draw(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Noise, the prior's prediction of it and the progress ``s``, on pictures of their own.
 
-    Where LoRA trains (``own``): random public pictures under their own embeddings, which protects the generator. Where
-    the label embedding trains alone (``pseudo``): pictures that the target scores highest for the class, under the
-    class's embedding, which is the objective of textual inversion.
+    Where LoRA trains (``own``): random public pictures under their own embeddings, which protects the generator; under
+    the prompt with its initial words, where embeddings are words. Where the label embedding trains alone (``pseudo``):
+    pictures that the target scores highest for the class, under the class's embedding, which is the objective of
+    textual inversion.
     """
     attacker = state.attacker
     prior, public = attacker.prior, attacker.public
     own = "lora" in plan.trains or "projector" in plan.trains
     if own:
         pictures = torch.randint(len(public), (len(rows),), generator=generator)
-        embeddings = public.embeddings[pictures]
+        embeddings = public.embeddings[pictures] if state.embedding.is_identity else None
     else:
         best = public.best(attacker.classes[rows], min(16, len(public)))
         column = torch.randint(best.shape[1], (len(rows), 1), generator=generator)

@@ -13,6 +13,8 @@ class LabelEmbedding(nn.Module, ABC):
     """``n`` classes to raw embeddings ``(n, D)``; the generator reads them normalised. Starts at the anchors given."""
 
     anchors: Tensor
+    is_identity = True
+    """Whether its vectors are of the identity encoder's space, so that identities can be compared with them."""
 
     @abstractmethod
     def raw(self) -> Tensor:
@@ -109,3 +111,30 @@ class ManifoldEmbedding(LabelEmbedding):
     def confine(self) -> None:
         norm = self.coefficients.norm(dim=1, keepdim=True)
         self.coefficients.mul_((self.radius / norm.clamp(min=1e-12)).clamp(max=1))
+
+
+class WordEmbedding(LabelEmbedding):
+    """Word vectors, a free row of ``D`` numbers a class: textual inversion.
+
+    They are sought in units of the length at which they begin, so that steps and regulariser mean what they mean for
+    unit embeddings, and handed on with their length, which says something to a text encoder.
+
+    Args:
+        start: ``(D,)`` vectors of the initial words, token after token; every class begins there.
+        classes: ``n``.
+    """
+
+    is_identity = False
+
+    def __init__(self, start: Tensor, classes: int) -> None:
+        super().__init__()
+        self.length = float(start.norm())
+        self.register_buffer("anchors", start.repeat(classes, 1))
+        self.table = nn.Parameter(self.anchors / self.length)
+
+    def raw(self) -> Tensor:
+        return self.table
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Word vectors ``(B, D)`` of the classes numbered ``rows (B,)``, of any length."""
+        return self.length * self.table[rows]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from diffaudit.errors import InvalidSetting
 from diffaudit.inversion.embedding import LabelEmbedding
 from diffaudit.models.conditioning import Condition, IdentityProjector
+from diffaudit.models.label_words import LabelWords
 from diffaudit.models.prior import DiffusionPrior
 from diffaudit.models.sampler import Guide, ddim
 
@@ -153,22 +154,34 @@ def attach_projector(prior: DiffusionPrior, dimension: int, *, tokens: int = 4, 
     prior.projector = projector.eval().requires_grad_(False)
 
 
+def seek_words(prior: DiffusionPrior, template: str, words: str) -> None:
+    """Lets the prior be asked for a class by word vectors in the place of ``{label}``, which begin as ``words``.
+
+    Raises:
+        InvalidSetting: the prior knows no text; what :class:`~diffaudit.models.label_words.LabelWords` refuses.
+    """
+    if prior.text is None:
+        raise InvalidSetting("embedding.kind", "be another than textual_inversion where the prior knows no text", None)
+    prior.words = LabelWords(prior.text, template, words)
+
+
 def check_embedding_fits(prior: DiffusionPrior, embedding: LabelEmbedding) -> None:
-    """Refuses a prior without an identity projector, and a label embedding whose size its projector does not take."""
-    if prior.projector is None:
+    """Refuses a prior that knows text alone, and a label embedding whose size is not the one that it is asked by."""
+    wanted = prior.dimension
+    if wanted is None:
         raise InvalidSetting(
             "attack.prior",
             "have an identity projector, by which it is asked for a person",
             None,
             "Take a prior that was trained with one (`diffaudit train prior` makes such a prior), or let a first stage "
-            "train a new one: `trains: [projector, lora]` with `condition: image`.",
+            "train a new one (`trains: [projector, lora]` with `condition: image`), or name an IP-Adapter under "
+            "`face_id`, or seek words: `embedding.kind: textual_inversion`.",
         )
-    wanted = prior.projector.dimension
     found = embedding.anchors.shape[1]
     if wanted != found:
         raise InvalidSetting(
             "encoder",
-            f"give embeddings of the size that the prior's identity projector takes ({wanted})",
+            f"give embeddings of the size that the prior is asked by ({wanted})",
             found,
-            "Use the encoder that the prior was trained with, or train a projector for this one.",
+            "Use the encoder that the prior or its adapter was trained with, or train a projector for this one.",
         )

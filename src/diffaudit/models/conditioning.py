@@ -1,6 +1,6 @@
 """What a prior is told: text and identity, as tokens for cross-attention and one pooled vector beside the time step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,28 +11,38 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """Conditions of ``B`` images: ``tokens (B, N, d)`` read by cross-attention, ``pooled (B, d)`` or None."""
+    """Conditions of ``B`` images: ``tokens (B, N, d)`` read by cross-attention, and what else the model is told.
+
+    ``pooled (B, d)`` goes beside the time step, ``identity (B, D)`` to an IP-Adapter's own attention; None where the
+    model has no place for them.
+    """
 
     tokens: Tensor
     pooled: Tensor | None = None
+    identity: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def __getitem__(self, rows: Tensor | slice) -> "Condition":
-        return Condition(self.tokens[rows], None if self.pooled is None else self.pooled[rows])
+        return self._joined(self, lambda part, _: part[rows])
 
     def followed_by(self, other: "Condition") -> "Condition":
         """Both batches in one, this one first: how guidance asks for two predictions in one call."""
-        pooled = None if self.pooled is None or other.pooled is None else torch.cat([self.pooled, other.pooled])
-        return Condition(torch.cat([self.tokens, other.tokens]), pooled)
+        return self._joined(other, lambda first, second: torch.cat([first, second]))
 
     def where(self, keep: Tensor, other: "Condition") -> "Condition":
         """Rows of this condition where ``keep (B,)`` is true, of ``other`` elsewhere."""
-        tokens = torch.where(keep[:, None, None], self.tokens, other.tokens)
-        if self.pooled is None or other.pooled is None:
-            return Condition(tokens)
-        return Condition(tokens, torch.where(keep[:, None], self.pooled, other.pooled))
+        return self._joined(other, lambda here, there: torch.where(keep.view(-1, *[1] * (here.ndim - 1)), here, there))
+
+    def _joined(self, other: "Condition", join: Callable[[Tensor, Tensor], Tensor]) -> "Condition":
+        """Part by part; a part that one of both lacks is left out."""
+
+        def part(here: Tensor | None, there: Tensor | None) -> Tensor | None:
+            return None if here is None or there is None else join(here, there)
+
+        tokens = join(self.tokens, other.tokens)
+        return Condition(tokens, part(self.pooled, other.pooled), part(self.identity, other.identity))
 
 
 class IdentityProjector(ModelMixin, ConfigMixin):  # type: ignore[misc]

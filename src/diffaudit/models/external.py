@@ -1,15 +1,13 @@
 """Classifiers of other libraries, timm and torchvision, with their published weights or a checkpoint of yours."""
 
 import importlib
-import pickle
 from pathlib import Path
 from types import ModuleType
 
-import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
-from diffaudit.errors import InvalidSetting, MissingExtra, UnsafeArchive
+from diffaudit.errors import InvalidSetting, MissingExtra
+from diffaudit.models.checkpoints import read_state
 from diffaudit.models.classifier import Classifier
 from diffaudit.models.fingerprints import module_fingerprint
 
@@ -67,23 +65,8 @@ def load_checkpoint(model: nn.Module, path: Path | None) -> None:
     """Weights from safetensors or a checkpoint of plain tensors; what would run code is refused."""
     if path is None:
         return
-    if not path.is_file():
-        raise InvalidSetting("weights", "be a file", str(path))
-    state = _state(path)
+    state = read_state(path)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise InvalidSetting("weights", "fit the model", str(path), f"It says: {error}") from error
-
-
-def _state(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UnsafeArchive(f"{path} holds more than tensors. Save `model.state_dict()` alone.") from error
-    if not isinstance(state, dict):
-        raise InvalidSetting("weights", "hold a state dict", type(state).__name__)
-    found: dict[str, Tensor] = state.get("state_dict", state)
-    return found

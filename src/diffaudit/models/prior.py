@@ -14,6 +14,7 @@ from transformers.utils import logging
 from diffaudit.errors import InvalidSetting
 from diffaudit.models.conditioning import Condition, IdentityProjector, TextConditioner
 from diffaudit.models.exported_autoencoder import ExportedAutoencoder
+from diffaudit.models.label_words import LabelWords
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 LIBRARIES = ("diffusers", "transformers", "diffaudit.models.autoencoder", "diffaudit.models.conditioning")
@@ -36,6 +37,10 @@ class DiffusionPrior(nn.Module):
         scheduler: any diffusers scheduler with ``alphas_cumprod``; only its noise schedule is used.
         text: turns prompts into tokens; None if the model knows no text.
         projector: turns identity embeddings into tokens; None if the model knows no identity.
+
+    Attributes:
+        words: the prompt in which vectors stand for a class, where classes are sought by textual inversion.
+        face_dimension: size of the embeddings that an IP-Adapter of the UNet reads; None where it has none.
     """
 
     # Parts of diffusers: their own types are loose and differ from class to class.
@@ -54,6 +59,8 @@ class DiffusionPrior(nn.Module):
         super().__init__()
         if text is None and projector is None:
             raise InvalidSetting("prior", "know a text or an identity condition", "neither")
+        self.words: LabelWords | None = None
+        self.face_dimension: int | None = None
         self.autoencoder, self.unet, self.text, self.projector = autoencoder, unet, text, projector
         self.scheduler = scheduler
         self.prediction_type = getattr(scheduler.config, "prediction_type", None)
@@ -108,6 +115,9 @@ class DiffusionPrior(nn.Module):
         Raises:
             InvalidSetting: the UNet holds adapters, which would be written in a form that no UNet reads back.
         """
+        if self.face_dimension is not None:
+            rule = "have no IP-Adapter when it is saved, which diffusers keeps in a file of its own"
+            raise InvalidSetting("prior", rule, "one of FaceID")
         if any(".lora_" in name for name, _ in self.unet.named_parameters()):
             raise InvalidSetting("prior", "hold no adapters when it is saved", "LoRA layers", "Merge them: merge_lora.")
         folder = Path(folder)
@@ -143,23 +153,37 @@ class DiffusionPrior(nn.Module):
         images: Tensor = decoded if isinstance(decoded, Tensor) else decoded.sample
         return images / 2 + 0.5
 
+    @property
+    def dimension(self) -> int | None:
+        """``D`` of the embeddings by which it is asked for a class; None where it knows text alone."""
+        if self.words is not None:
+            return self.words.dimension
+        return self.face_dimension if self.projector is None else self.projector.dimension
+
     def condition(self, embeddings: Tensor | None, count: int, prompt: str | Sequence[str] = "") -> Condition:
         """The condition of ``count`` images: identity ``embeddings (count, D)`` (None: no identity) and a prompt.
 
-        Text tokens come first, identity tokens after them. One prompt serves all images, or one each.
+        Text tokens come first, identity tokens after them. One prompt serves all images, or one each. Where the prior
+        has :attr:`words`, embeddings are word vectors, and the prompt is the one in which they have their place.
         """
+        identity = None if self.words is not None else embeddings
         tokens, pooled = [], None
-        if self.text is not None:
+        if self.words is not None and embeddings is not None:
+            tokens.append(self.words(embeddings))
+        elif self.text is not None:
             prompts = [prompt] if isinstance(prompt, str) else list(prompt)
             encoded = self.text(prompts)
             tokens.append(encoded.expand(count, -1, -1) if len(prompts) == 1 else encoded)
         if self.projector is not None:
-            if embeddings is None:
-                embeddings = self.alphas_cumprod.new_zeros(count, self.projector.dimension)
-            identity = self.projector(embeddings)
-            tokens.append(identity.tokens)
-            pooled = identity.pooled
-        return Condition(torch.cat(tokens, dim=1), pooled)
+            projected = self.projector(self._or_nobody(identity, count, self.projector.dimension))
+            tokens.append(projected.tokens)
+            pooled = projected.pooled
+        face = None if self.face_dimension is None else self._or_nobody(identity, count, self.face_dimension)
+        return Condition(torch.cat(tokens, dim=1), pooled, face)
+
+    def _or_nobody(self, identity: Tensor | None, count: int, dimension: int) -> Tensor:
+        """The identity, or the zeros ``(count, dimension)`` that stand for none."""
+        return self.alphas_cumprod.new_zeros(count, dimension) if identity is None else identity
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         r""":math:`z_t = \sqrt{\bar\alpha_t} z_0 + \sqrt{1 - \bar\alpha_t} \epsilon`."""
@@ -169,8 +193,14 @@ class DiffusionPrior(nn.Module):
     def epsilon(self, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         """The noise ``(B, c, h, w)`` that the model sees in ``latents`` at ``timesteps (B,)``."""
         labels = condition.pooled if self.unet.config.class_embed_type == "projection" else None
+        faces = None if condition.identity is None else {"image_embeds": [condition.identity[:, None]]}
         output: Tensor = self.unet(
-            latents, timesteps, encoder_hidden_states=condition.tokens, class_labels=labels, return_dict=False
+            latents,
+            timesteps,
+            encoder_hidden_states=condition.tokens,
+            class_labels=labels,
+            added_cond_kwargs=faces,
+            return_dict=False,
         )[0]
         if self.prediction_type == "epsilon":
             return output

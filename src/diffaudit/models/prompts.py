@@ -64,10 +64,10 @@ def label_tokens(
         raise InvalidSetting(
             "tokenizer", "be a fast one, which knows the characters of a token", type(tokenizer).__name__
         )
-    inside = [] if beside is None else _spans(prompt, beside)
+    inside = [] if beside is None else spans(prompt, beside)
     named = [
         (start, end)
-        for start, end in _spans(prompt, label)
+        for start, end in spans(prompt, label)
         if not any(first <= start and end <= last for first, last in inside)
     ]
     if not named:
@@ -107,7 +107,11 @@ def token_mask(positions: Sequence[Sequence[int]], tokens: int) -> Tensor:
     return mask
 
 
-def _spans(prompt: str, words: str) -> list[tuple[int, int]]:
-    """Where ``words`` stands in ``prompt``, in characters."""
+def spans(prompt: str, words: str) -> list[tuple[int, int]]:
+    """Where ``words`` stands in ``prompt`` as words of its own, without regard to case: ``(start, end)`` in characters.
+
+    >>> spans("Red fox and bored fox", "red"), spans("Red fox and bored fox", "fox")
+    ([(0, 3)], [(4, 7), (18, 21)])
+    """
     pattern = rf"(?<!\w){re.escape(words.strip())}(?!\w)"
     return [match.span() for match in re.finditer(pattern, prompt, re.IGNORECASE)] if words.strip() else []

@@ -1,7 +1,7 @@
 """Null-text optimisation: null conditions under which guidance returns to the picture too."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -52,9 +52,9 @@ def null_conditions(
         now, onward = (torch.full((len(current),), value, device=current.device) for value in (timestep, following))
         with torch.no_grad():
             conditional = prior.epsilon(current, now, condition)
-        guided = _GuidedStep(prior, current, conditional, null.pooled, now, onward, guidance_scale)
+        guided = _GuidedStep(prior, current, conditional, null, now, onward, guidance_scale)
         tokens = _fitted(tokens, guided, goal, inner_steps + 2 * index, rate)
-        found.append(Condition(tokens, null.pooled))
+        found.append(replace(null, tokens=tokens))
         with torch.no_grad():
             current = guided(tokens)
     return tuple(found)
@@ -67,13 +67,13 @@ class _GuidedStep:
     prior: DiffusionPrior
     latents: Tensor
     conditional: Tensor
-    pooled: Tensor | None
+    null: Condition
     now: Tensor
     onward: Tensor
     scale: float
 
     def __call__(self, tokens: Tensor) -> Tensor:
-        without = self.prior.epsilon(self.latents, self.now, Condition(tokens, self.pooled))
+        without = self.prior.epsilon(self.latents, self.now, replace(self.null, tokens=tokens))
         guided = without + self.scale * (self.conditional - without)
         return self.prior.ddim_step(self.latents, guided, self.now, self.onward)
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from diffaudit.settings.base import Count, Integer, Positive, Rate, Real, Section, Share, Weight
-from diffaudit.settings.models import AttributeModel, BundledModel, ClassifierModel, NetworkModel, PriorModel
+from diffaudit.settings.models import AttributeModel, BundledModel, ClassifierModel, IdentityPrior, NetworkModel
 from diffaudit.settings.pictures import Pictures, ProceduralFaces
 from diffaudit.settings.terms import Group
 
@@ -14,7 +14,7 @@ class Attack(Section):
     """All that the attacker has (the threat model's white box, public pictures and models of public data)."""
 
     target: ClassifierModel = BundledModel(name="target")
-    prior: PriorModel = PriorModel()
+    prior: IdentityPrior = IdentityPrior()
     encoder: NetworkModel = BundledModel(name="identity")
     attributes: AttributeModel = BundledModel(name="attributes")
     perceptual: NetworkModel = BundledModel(name="attributes")
@@ -24,7 +24,10 @@ class Attack(Section):
 class LabelEmbedding(Section):
     """How a class index becomes an identity embedding."""
 
-    kind: Literal["table", "mlp", "manifold"] = "manifold"
+    kind: Literal["table", "mlp", "manifold", "textual_inversion"] = "manifold"
+    """`textual_inversion` seeks no identity but word vectors, in the place `{label}` of `attack.prior.prompt`."""
+    words: str = "person"
+    """Where textual inversion begins: each token is a vector that is sought."""
     hidden: Positive = 256
     layers: Annotated[Integer, Field(ge=2, le=3)] = 2
     explained_variance: Share = 0.99

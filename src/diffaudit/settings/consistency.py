@@ -130,4 +130,4 @@ RULES: tuple[Rule, ...] = (
     hybrid_stages_have_given_weights,
     projector_has_a_gradient,
 )
-"""In the order in which they are asked; the first that is broken is told."""
+"""In the order in which they are asked; all that are broken are told."""

@@ -1,6 +1,6 @@
 """A whole inversion run."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
@@ -13,6 +13,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from diffaudit._faults import FaultsError
 from diffaudit.settings.attack import (
     AnyWeights,
     Attack,
@@ -28,6 +29,7 @@ from diffaudit.settings.base import Count, FolderName, Positive, Section, Seed
 from diffaudit.settings.consistency import RULES
 from diffaudit.settings.judging import Judging
 from diffaudit.settings.schemes import Scheme, overridden, weightless, with_schemes
+from diffaudit.settings.seeking import seeking_faults
 from diffaudit.settings.terms import Terms
 
 
@@ -109,29 +111,27 @@ class InversionSettings(Section):
         return schemes
 
     @model_validator(mode="after")
-    def _no_scheme_in_vain(self) -> Self:
+    def _sections_fit(self) -> Self:
+        found = [*self._scheme_faults(), *self._stage_faults()]
+        found += [fault for rule in RULES if (fault := rule(self.terms, self.weighting, self.stages))]
+        found += seeking_faults(self.attack, self.embedding, self.terms, self.stages)
+        if found:
+            raise FaultsError(found)
+        return self
+
+    def _scheme_faults(self) -> Iterator[str]:
         vain = overridden(self.schemes, self.terms, self.weighting)
         if vain:
             rule = "name none that the settings override whole"
             found = "; ".join(f"{scheme}, overridden by {', '.join(keys)}" for scheme, keys in vain.items())
-            raise ValueError(f"`schemes` should {rule}. Found {found}. Leave out the letter, or one of its keys.")
+            yield f"`schemes` should {rule}. Found {found}. Leave out the letter, or one of its keys."
         idle = weightless(self.schemes, self.terms, self.weighting, self.stages)
         if idle:
             rule = "name none whose groups all have the weight 0 in every stage, where it changes nothing"
             found = "; ".join(f"{scheme}, with {', '.join(groups)}" for scheme, groups in idle.items())
-            raise ValueError(f"`schemes` should {rule}. Found {found}. Give them a weight, or leave out the letter.")
-        return self
+            yield f"`schemes` should {rule}. Found {found}. Give them a weight, or leave out the letter."
 
-    @model_validator(mode="after")
-    def _stage_names_differ(self) -> Self:
+    def _stage_faults(self) -> Iterator[str]:
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
-            raise ValueError(f"`stages` should have names of their own. Found {names}.")
-        return self
-
-    @model_validator(mode="after")
-    def _sections_fit(self) -> Self:
-        for rule in RULES:
-            if fault := rule(self.terms, self.weighting, self.stages):
-                raise ValueError(fault)
-        return self
+            yield f"`stages` should have names of their own. Found {names}."

@@ -105,13 +105,27 @@ class PriorModel(Section):
     kind: Literal["bundled", "diffusers"] = "bundled"
     location: str = "prior"
     autoencoder: ExportedAutoencoderModel | None = None
-    prompt: str = ""
 
     @model_validator(mode="after")
     def _bundled_priors_are_whole(self) -> Self:
         if self.kind == "bundled" and self.autoencoder is not None:
             raise ValueError("`autoencoder` should be left out where `kind` is bundled. Found one.")
         return self
+
+
+class FaceIdAdapter(Section):
+    """An IP-Adapter FaceID in a file: teaches a text-conditioned UNet to draw the embedding of a face."""
+
+    path: Path
+    scale: Rate = 1.0
+    """By how much it counts beside the text."""
+
+
+class IdentityPrior(PriorModel):
+    """The prior of an inversion: what every picture is asked for in words, and how a prior of text learns faces."""
+
+    face_id: FaceIdAdapter | None = None
+    prompt: str = ""
 
 
 class LowPassLight(Section):

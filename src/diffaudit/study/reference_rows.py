@@ -22,7 +22,8 @@ def references_of(settings: AuditSettings) -> tuple[str, ...]:
     """
     match settings:
         case InversionSettings():
-            return REFERENCES if settings.reference_rows else ()
+            words = settings.embedding.kind == "textual_inversion"
+            return tuple(row for row in REFERENCES if settings.reference_rows and not (words and row == "oracle"))
         case PerturbationSettings(judging=judging):
             rebuilt = (REBUILT,) if judging.rebuilt else ()
             return (*rebuilt, *(f"{attack.method}-{attack.budget}" for attack in judging.references))
@@ -58,5 +59,6 @@ def makers(rows: Sequence[tuple[AuditSettings, bool]]) -> list[bool]:
 
 def start_of(settings: InversionSettings) -> tuple[Any, ...]:
     """All that the images of rows `start` and `oracle` depend on, beside the seed."""
-    sampling = settings.sampling.model_copy(update={"finishing": Finishing()})
-    return settings.attack, settings.classes, settings.embedding.anchor_images, sampling
+    sampling, embedding = settings.sampling.model_copy(update={"finishing": Finishing()}), settings.embedding
+    begin = embedding.words if embedding.kind == "textual_inversion" else embedding.anchor_images
+    return settings.attack, settings.classes, begin, sampling

@@ -66,7 +66,7 @@ def run_inversion(
         with run.timed("judge"):
             run.watch(Event("judge", 0, 0, {}))
             judge = build.build_judge(settings.judging, attacker)
-            if settings.reference_rows:
+            if settings.reference_rows and attacker.prior.words is None:
                 rows["oracle"] = _oracle(run, attacker, judge, projector)
             distribution, notes = _judge(run, attacker, judge, rows)
     records = read_records(run.folder.records)
@@ -115,9 +115,10 @@ def _attack(
     with run.timed("train"):
         state = build.build_state(settings, attacker, anchors)
         gradient_weighting = build.build_gradient_weighting(settings)
+    begun = anchors if state.embedding.is_identity else state.embedding.anchors
     if settings.reference_rows:
         with as_published(attacker.prior, projector):
-            rows["start"] = _sampled(run, attacker, anchors, "start")
+            rows["start"] = _sampled(run, attacker, begun, "start")
     with run.timed("train"):
         train(run, state, anchors, gradient_weighting)
     with torch.no_grad():
@@ -186,6 +187,8 @@ def _judge(
 ) -> tuple[Json, list[str]]:
     """Writes every row's pictures, and the records of all rows at once; returns the rows as sets, with notes."""
     notes: list[str] = []
+    if run.settings.reference_rows and "oracle" not in rows:
+        notes.append("oracle: there is no row under the true embedding, which no words are known for.")
     judged = [
         Judged(name, r.images, r.labels, r.sources, attacker.public.images[r.sources])
         for name, r in sorted(rows.items(), key=lambda item: ROWS.index(item[0]))

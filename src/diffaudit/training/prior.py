@@ -49,8 +49,8 @@ def small_prior(
     autoencoder: UnshuffleAutoencoder,
     *,
     vocabulary: Sequence[str],
-    embedding_dim: int,
-    widths: tuple[int, int] = (96, 160),
+    embedding_dim: int | None,
+    widths: tuple[int, ...] = (96, 160),
     cross_attention_dim: int = 128,
 ) -> DiffusionPrior:
     """An untrained prior of the bundled size: velocity prediction on 8 x 8 latents, attention at 8 x 8 and 4 x 4."""
