@@ -612,7 +612,7 @@ def test_a_copy_of_the_attackers_encoder_is_no_judge(
     shutil.copytree(tiny_world / "identity", tmp_path / "copy")
     tiny_values["judging"]["encoder"] = {"kind": "trained", "folder": str(tmp_path / "copy")}
     settings = check_settings(tiny_values)
-    build.check_separation(settings)
+    build.check_door(settings)
     with pytest.raises(ThreatModelViolation, match=r"`judging\.encoder` has the weights of the attacker's"):
         build.build_judge(settings.judging, build.build_attacker(settings))
 
@@ -622,13 +622,13 @@ def test_a_copy_of_the_attackers_encoder_is_no_judge(
 def test_no_model_stands_on_both_sides(tiny_values: dict[str, Any], tiny_world: Path, theirs: str, place: str) -> None:
     """Whatever way the folder is written."""
     model = {"kind": "trained", "folder": str(tiny_world / "identity" / ".." / theirs)}
-    build.check_separation(check_settings(tiny_values))
+    build.check_door(check_settings(tiny_values))
     if place == "classifiers":
         tiny_values["judging"]["classifiers"]["one"] = model
     else:
         tiny_values["judging"][place] = model
     with pytest.raises(ThreatModelViolation, match=rf"`judging\.\w+` is a model that the attack holds too .*{theirs}"):
-        build.check_separation(check_settings(tiny_values))
+        build.check_door(check_settings(tiny_values))
 
 
 def test_a_recogniser_of_the_attack_is_no_judge(tiny_values: dict[str, Any], album: Path) -> None:
@@ -638,7 +638,7 @@ def test_a_recogniser_of_the_attack_is_no_judge(tiny_values: dict[str, Any], alb
         "pictures": {"kind": "folders", "folders": [str(album)]},
     }
     with pytest.raises(ThreatModelViolation, match=r"`judging\.one`"):
-        build.check_separation(check_settings(tiny_values))
+        build.check_door(check_settings(tiny_values))
 
 
 def test_bundled_programs_and_library_models_are_compared_too(tiny_values: dict[str, Any]) -> None:
@@ -649,22 +649,22 @@ def test_bundled_programs_and_library_models_are_compared_too(tiny_values: dict[
     ):
         tiny_values["attack"]["target"] = tiny_values["judging"]["classifiers"]["one"] = model
         with pytest.raises(ThreatModelViolation, match=r"`judging\.one`"):
-            build.check_separation(check_settings(tiny_values))
+            build.check_door(check_settings(tiny_values))
 
 
 def test_nobody_is_public_and_private(tiny_values: dict[str, Any], album: Path, tmp_path: Path) -> None:
     public = {"kind": "folders", "folders": [str(album)], "exclude": ["p0"]}
     private = {"kind": "folders", "folders": [str(album)], "include": ["p0"]}
     tiny_values["attack"]["public"], tiny_values["judging"]["private"] = public, private
-    build.check_separation(check_settings(tiny_values))
+    build.check_door(check_settings(tiny_values))
     shutil.copytree(album / "p0", tmp_path / "public" / "somebody")
     tiny_values["attack"]["public"] = {"kind": "folders", "folders": [str(tmp_path / "public")]}
     with pytest.raises(ThreatModelViolation, match=r"hold no file of `private`\. Found \d+ with the same bytes"):
-        build.check_separation(check_settings(tiny_values))
+        build.check_door(check_settings(tiny_values))
     tiny_values["attack"]["public"] = public
     private["include"] = ["p0", "p2"]
     with pytest.raises(ThreatModelViolation, match=r"show nobody of `private`. Found 1 shared identity: p2"):
-        build.check_separation(check_settings(tiny_values))
+        build.check_door(check_settings(tiny_values))
 
 
 def test_networks_of_the_card_are_the_networks_built(tiny_world: Path) -> None:

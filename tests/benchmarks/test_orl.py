@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from diffaudit.build import check_separation, opened
+from diffaudit.build import opened
+from diffaudit.build.separation import check_separation
 from diffaudit.settings import InversionSettings, NearestMean, PictureFolders, load_settings
 from diffaudit.training.pool import Pool
 

@@ -14,7 +14,8 @@ from diffaudit.models.conditioning import Condition
 from diffaudit.models.perceptual import PerceptualFeatures
 from diffaudit.models.prior import DiffusionPrior
 from diffaudit.objective import Entry, Objective
-from diffaudit.perturbation.attack import Attacked, Drive, Iteration, attack, fooling
+from diffaudit.perturbation.attack import Attacked, Iteration, attack, fooling
+from diffaudit.perturbation.drive import Drive
 from diffaudit.perturbation.ensemble import Agreement, Combined, Weighted
 from diffaudit.perturbation.improvement import Improvement
 from diffaudit.perturbation.movers import AdamWMover, MomentumMover, Mover, mover_of

@@ -14,8 +14,9 @@ from diffaudit.models.identity import IdentityEncoder
 from diffaudit.models.perceptual import PerceptualFeatures
 from diffaudit.models.prior import DiffusionPrior
 from diffaudit.objective import Entry, Objective
-from diffaudit.perturbation.attack import Drive, attack
+from diffaudit.perturbation.attack import attack
 from diffaudit.perturbation.distractors import nearest_names
+from diffaudit.perturbation.drive import Drive
 from diffaudit.perturbation.ensemble import Weighted
 from diffaudit.perturbation.latents import inverted
 from diffaudit.perturbation.mask import grad_cam

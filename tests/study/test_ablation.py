@@ -58,7 +58,7 @@ class Runs:
 def runs(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
     stand_in = Runs(finished)
     monkeypatch.setattr(module, "run_inversion", stand_in)
-    monkeypatch.setattr(build, "check_separation", lambda settings: None)
+    monkeypatch.setattr(build, "check_door", lambda settings: None)
     return stand_in
 
 

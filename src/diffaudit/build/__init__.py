@@ -11,6 +11,7 @@ from diffaudit.build.attack import (
     build_weighting,
     used_groups,
 )
+from diffaudit.build.door import check_door
 from diffaudit.build.models import (
     build_attributes,
     build_classifier,
@@ -27,9 +28,8 @@ from diffaudit.build.perturbation import (
 from diffaudit.build.perturbation_judge import build_perturbation_judge
 from diffaudit.build.perturbation_terms import build_terms
 from diffaudit.build.pictures import opened, private_pictures, public_images
-from diffaudit.build.presence import check_people, check_presence
+from diffaudit.build.presence import check_people
 from diffaudit.build.rehearsal import rehearse
-from diffaudit.build.separation import check_separation
 from diffaudit.build.sides import (
     Look,
     build_attacker,
@@ -64,9 +64,8 @@ __all__ = [
     "build_state",
     "build_terms",
     "build_weighting",
+    "check_door",
     "check_people",
-    "check_presence",
-    "check_separation",
     "chosen_classes",
     "goal_of",
     "look_at_public",

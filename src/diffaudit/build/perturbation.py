@@ -10,7 +10,7 @@ from diffaudit import settings as s
 from diffaudit.build.models import build_classifier, build_encoder, build_perceptual, build_prior
 from diffaudit.build.perturbation_terms import build_mask, build_ramp, build_recording
 from diffaudit.perturbation.adaea import AdaEA, crossed_losses
-from diffaudit.perturbation.attack import Drive
+from diffaudit.perturbation.drive import Drive
 from diffaudit.perturbation.ensemble import Agreement, EnsembleRule, Look, Weighted, Worst, image_gradients
 from diffaudit.perturbation.improvement import Improvement
 from diffaudit.perturbation.plans import BudgetPlan, PathPlan, Plans, StepPlan, ViewPlan
@@ -66,13 +66,14 @@ def build_plans(settings: s.PerturbationSettings, perturber: Perturber) -> Plans
         residual=way.residual,
     )
     views = settings.transformations.model_dump() | {"scale": tuple(settings.transformations.scale)}
+    mask = build_mask(settings, perturber)
     return Plans(
         path,
-        build_recording(settings, perturber),
+        build_recording(settings, perturber, mask),
         ViewPlan(**views),
         StepPlan(**settings.step.model_dump()),
         BudgetPlan(**settings.budget.model_dump()),
-        build_mask(settings, perturber),
+        mask,
     )
 
 

@@ -30,8 +30,8 @@ CROSS = (s.VarianceTerm, s.EntropyTerm, s.ContrastTerm, s.ReplaceTerm, s.DriftTe
 """The terms that read cross-attention."""
 
 
-def build_recording(settings: s.PerturbationSettings, perturber: Perturber) -> RecordingPlan:
-    """What is recorded on the way back: no more than the terms and the mask read.
+def build_recording(settings: s.PerturbationSettings, perturber: Perturber, mask: MaskPlan) -> RecordingPlan:
+    """What is recorded on the way back: no more than the terms and the ``mask`` read.
 
     Raises:
         InvalidSetting: layers that the prior does not have, a window without a step, weights for other heads.
@@ -41,7 +41,7 @@ def build_recording(settings: s.PerturbationSettings, perturber: Perturber) -> R
     for term in settings.terms:
         if isinstance(term, (*CROSS, s.SelfAttentionTerm)):
             wanted |= layer_weights(unet, "cross" if isinstance(term, CROSS) else "self", term.layers)
-    wanted |= build_mask(settings, perturber).layers
+    wanted |= mask.layers
     if wanted:
         _require_steps(settings, perturber)
     if asked.head_weights is not None:

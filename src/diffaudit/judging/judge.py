@@ -115,10 +115,10 @@ class Judge:
             means = class_means(self.private_embeddings, self.private.labels, labels)
             nearest = neighbour_distance(embeddings, labels, self.private_embeddings, self.private.labels)
         cosine = identity_cosine(embeddings, means)
-        diversity = self._diversity(pictures, labels)
+        diversity = self._diversity(pictures, labels, batch)
         variance = None if diversity is None else embedding_variance(embeddings, labels)
-        perceptual, attributes = self._distances_to_source(pictures, judged.source_images)
-        factors = self._factor_errors(pictures, labels)
+        perceptual, attributes = self._distances_to_source(pictures, judged.source_images, batch)
+        factors = self._factor_errors(pictures, labels, batch)
         own = target.log_softmax(1).gather(1, labels[:, None])[:, 0]
         target_hit = topk_success(target, labels)
         first = {name: topk_success(logits, labels) for name, logits in votes.items()}
@@ -165,30 +165,37 @@ class Judge:
             )
         return mates
 
-    def _diversity(self, pictures: Tensor, labels: Tensor) -> Tensor | None:
+    def _diversity(self, pictures: Tensor, labels: Tensor, batch: int) -> Tensor | None:
         if int(labels.unique(return_counts=True)[1].min()) < 2:
             return None
-        maps = unit_channels(self._instruments.perceptual(pictures))
-        # One vector an image whose squared distances are the perceptual distance: layers scaled by their size.
-        flat = torch.cat([layer.flatten(1) / (layer.shape[2] * layer.shape[3]) ** 0.5 for layer in maps], dim=1)
+        flat = torch.cat([self._looks(part) for part in pictures.split(batch)])
         return pairwise_distance(flat, labels, lambda a, b: (a - b).square().sum(1))
 
+    def _looks(self, pictures: Tensor) -> Tensor:
+        """A vector an image, whose squared distances are the perceptual distance: layers are scaled by their size."""
+        maps = unit_channels(self._instruments.perceptual(pictures))
+        return torch.cat([layer.flatten(1) / (layer.shape[2] * layer.shape[3]) ** 0.5 for layer in maps], dim=1)
+
     def _distances_to_source(
-        self, pictures: Tensor, sources: Tensor | None
+        self, pictures: Tensor, sources: Tensor | None, batch: int
     ) -> tuple[Tensor | None, dict[str, Tensor] | None]:
         if sources is None:
             return None, None
-        origin = sources.float() / 255
-        perceptual = perceptual_distance(self._instruments.perceptual, pictures, origin)
-        if self._instruments.attributes is None:
-            return perceptual, None
-        found, wanted = self._instruments.attributes(pictures), self._instruments.attributes(origin)
-        return perceptual, {name: (found[name] - wanted[name]).abs().mean(1) for name in found}
+        perceptual, attributes = self._instruments.perceptual, self._instruments.attributes
+        distances, errors = [], []
+        for some, source in zip(pictures.split(batch), sources.split(batch), strict=True):
+            origin = source.float() / 255
+            distances.append(perceptual_distance(perceptual, some, origin))
+            if attributes is not None:
+                found, wanted = attributes(some), attributes(origin)
+                errors.append({name: (found[name] - wanted[name]).abs().mean(1) for name in found})
+        joined = {name: torch.cat([part[name] for part in errors]) for name in errors[0]} if errors else None
+        return torch.cat(distances), joined
 
-    def _factor_errors(self, pictures: Tensor, labels: Tensor) -> Tensor | None:
+    def _factor_errors(self, pictures: Tensor, labels: Tensor, batch: int) -> Tensor | None:
         if self.factors is None or self.private.factors is None or self.private.factor_spread is None:
             return None
-        found = torch.cat([self.factors(part) for part in pictures.split(128)])
+        found = torch.cat([self.factors(part) for part in pictures.split(batch)])
         return factor_error(found, self.private.factors[labels], self.private.factor_spread)
 
 

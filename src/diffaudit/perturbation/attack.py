@@ -11,36 +11,14 @@ from diffaudit.candidate import Candidate
 from diffaudit.eight_bit import to_bytes
 from diffaudit.objective import Objective
 from diffaudit.perturbation.best import Best
-from diffaudit.perturbation.ensemble import EnsembleRule, Look, fused, image_gradients
+from diffaudit.perturbation.drive import Drive
 from diffaudit.perturbation.mask import blend
 from diffaudit.perturbation.movers import Mover
-from diffaudit.perturbation.plans import Plans, ViewPlan
+from diffaudit.perturbation.plans import Plans
 from diffaudit.perturbation.rendering import RawMaps, TokenMasks, branch_of, kept_heads, render
 from diffaudit.perturbation.scene import Perturber, Scene
-from diffaudit.perturbation.steps import pull_back
-from diffaudit.perturbation.transforms import View, draw_views, due
+from diffaudit.perturbation.transforms import views_of
 from diffaudit.terms import topk_margin
-
-
-@dataclass(frozen=True, eq=False)
-class Drive:
-    """What pulls the latent toward fooling: the surrogates' loss, the rule that makes one of many, and its weight.
-
-    Attributes:
-        loss: logits ``(B, C)`` of one surrogate to ``(B,)``, to be lowered.
-        rule: of the ensemble; a new one for every batch.
-        weight: by iteration.
-        unit: whether the pulled-back gradient is brought to length 1 per image before it is weighed.
-        in_latent: whether gradients are compared at the latent, with one pull-back a model, and not at the image.
-        of_logits: whether the surrogates are :func:`.fused` into one model first, so that the rule has one gradient.
-    """
-
-    loss: Look
-    rule: EnsembleRule
-    weight: Callable[[int], float]
-    unit: bool = True
-    in_latent: bool = False
-    of_logits: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,8 +110,8 @@ def attack(
         moving = moving & ~best.reached
         if last or not bool(moving.any()):
             break
-        drawn = _views(image, plans.views, numbers, seed, number)
-        gradient = _pulled(perturber, drive, image, latents, drawn, margins, number)
+        views = views_of(image, plans.views, numbers, seed, number)
+        gradient = drive.pulled(perturber.surrogates, image, latents, views, margins, number)
         parts: dict[str, Tensor] = {}
         if objective is not None:
             kept = kept_heads(rendered.steps, recording.keep_heads, heads.manual_seed(seed * 1_000_003 + number))
@@ -165,31 +143,6 @@ def attack(
     return Attacked(best.images, best.latents, best.margin, best.distance, taken, broken)
 
 
-def _pulled(
-    perturber: Perturber,
-    drive: Drive,
-    image: Tensor,
-    latents: Tensor,
-    views: Sequence[View],
-    margins: Tensor,
-    number: int,
-) -> Tensor:
-    """The surrogates' combined gradient at the latent, by its weight; the graph is kept for the terms."""
-    models: list[Look] = [model.logits for model in perturber.surrogates.values()]
-    asked = [fused(models)] if drive.of_logits else models
-    gradients, losses = image_gradients(asked, image, drive.loss, views=views)
-    if drive.in_latent:
-        gradients = torch.stack([pull_back(image, latents, one, retain_graph=True) for one in gradients])
-        pulled = drive.rule(gradients, losses, margins).gradient
-    else:
-        pulled = pull_back(image, latents, drive.rule(gradients, losses, margins).gradient, retain_graph=True)
-    if drive.unit:
-        length = pulled.flatten(1).norm(dim=1).clamp(min=torch.finfo(pulled.dtype).tiny)
-        pulled = pulled / length[:, None, None, None]
-    weighed: Tensor = drive.weight(number) * pulled
-    return weighed
-
-
 def _finite(values: Tensor) -> Tensor:
     """``(B,)`` whether all numbers of a row are finite."""
     return values.isfinite().flatten(1).all(1)
@@ -216,29 +169,6 @@ def _view(
         perturbed=read(steps, scene.own_tokens),
         clean=read(scene.clean, scene.own_tokens),
         distractor=None if scene.rival is None else read(scene.rival, scene.swapped_tokens),
-    )
-
-
-def _views(image: Tensor, plan: ViewPlan, numbers: Sequence[int], seed: int, iteration: int) -> tuple[View, ...]:
-    """The iteration's views, drawn picture by picture, so that none depends on its batch."""
-    if plan.samples == 0 or not due(iteration, plan.every):
-        return ()
-    generator = torch.Generator()
-    rows = [
-        draw_views(
-            one,
-            plan.samples,
-            generator.manual_seed((seed * 1_000_003 + number) * 1_009 + iteration),
-            rotation=plan.rotation,
-            scale=plan.scale,
-            hue=plan.hue,
-            noise=plan.noise,
-        )
-        for number, one in zip(numbers, image.detach().split(1), strict=True)
-    ]
-    return tuple(
-        View(*(torch.cat([getattr(view, name) for view in same]) for name in ("degrees", "scales", "hues", "noise")))
-        for same in zip(*rows, strict=True)
     )
 
 

@@ -1,6 +1,7 @@
 """Expectation over transformations: random views of an image that every surrogate model sees alike."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from kornia.geometry.transform import get_rotation_matrix2d, warp_affine
 from torch import Tensor
 
 from diffaudit.errors import InvalidSetting
+from diffaudit.perturbation.plans import ViewPlan
 
 
 def turned_hue(images: Tensor, turns: Tensor) -> Tensor:
@@ -121,6 +123,37 @@ def draw_views(
         middle, reach = (largest + smallest) / 2, (largest - smallest) / 2
         views.append(View(rotation * signed[0], middle + reach * signed[1], hue * signed[2], noise * speckle))
     return tuple(views)
+
+
+def views_of(image: Tensor, plan: ViewPlan, numbers: Sequence[int], seed: int, iteration: int) -> tuple[View, ...]:
+    """The views of one iteration under ``plan``, drawn picture by picture, so that none depends on its batch.
+
+    Args:
+        image: ``(B, 3, H, W)`` in [0, 1].
+        plan: how many, how strong, and every how many iterations; in the others there are none.
+        numbers: of the ``B`` pictures, by which and by ``seed`` and ``iteration`` their views are drawn.
+        seed: of the run.
+        iteration: from 0.
+    """
+    if plan.samples == 0 or not due(iteration, plan.every):
+        return ()
+    generator = torch.Generator()
+    rows = [
+        draw_views(
+            one,
+            plan.samples,
+            generator.manual_seed((seed * 1_000_003 + number) * 1_009 + iteration),
+            rotation=plan.rotation,
+            scale=plan.scale,
+            hue=plan.hue,
+            noise=plan.noise,
+        )
+        for number, one in zip(numbers, image.detach().split(1), strict=True)
+    ]
+    return tuple(
+        View(*(torch.cat([getattr(view, name) for view in same]) for name in ("degrees", "scales", "hues", "noise")))
+        for same in zip(*rows, strict=True)
+    )
 
 
 def due(iteration: int, every: int) -> bool:

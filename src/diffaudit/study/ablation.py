@@ -18,7 +18,6 @@ import torch
 from diffaudit import build
 from diffaudit.errors import DiffauditError, InvalidSetting, RunConflict
 from diffaudit.events import Event
-from diffaudit.perturbation.references import require_foolbox
 from diffaudit.records import RunFolder, write_json
 from diffaudit.settings import AuditSettings, InversionSettings, PerturbationSettings, dump_settings
 from diffaudit.study.ablation_table import ablation_table
@@ -94,10 +93,7 @@ def planned_runs(ablation: Ablation, folder: Path) -> list[PlannedRun]:
 
 def _refuse_at_the_door(ablation: Ablation, runs: Sequence[PlannedRun]) -> None:
     for row in ablation.rows:
-        build.check_separation(row.settings)
-        build.check_presence(row.settings)
-        if isinstance(row.settings, PerturbationSettings) and row.settings.judging.references:
-            require_foolbox()
+        build.check_door(row.settings)
     other = [
         str(run.folder)
         for run in runs

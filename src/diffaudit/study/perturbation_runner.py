@@ -11,7 +11,7 @@ from diffaudit import build
 from diffaudit.events import Event
 from diffaudit.judging.perturbed import PerturbationJudge, Perturbed
 from diffaudit.models.fingerprints import module_fingerprint, tensor_fingerprint
-from diffaudit.perturbation.references import Reference, reference_examples, require_foolbox
+from diffaudit.perturbation.references import Reference, reference_examples
 from diffaudit.perturbation.scene import Perturber
 from diffaudit.records import REBUILT, RunFolder, read_perturbation_records, write_atomically, write_json
 from diffaudit.settings import PerturbationSettings
@@ -60,10 +60,7 @@ def run_perturbation(
     with reproducible(settings):
         with run.timed("load"):
             run.watch(Event("load", 0, 0, {}))
-            build.check_separation(settings)
-            build.check_presence(settings)
-            if settings.judging.references:
-                require_foolbox()
+            build.check_door(settings)
             pictures = build.victims(settings.images)
             perturber = build.build_perturber(settings, pictures.classes, given=given)
             plans = build.build_plans(settings, perturber)

@@ -56,8 +56,7 @@ def run_inversion(
     with reproducible(settings):
         with run.timed("load"):
             run.watch(Event("load", 0, 0, {}))
-            build.check_separation(settings)
-            build.check_presence(settings)
+            build.check_door(settings)
             attacker = build.build_attacker(settings, given=target, look=look)
             build.check_people(settings.judging, attacker.public.num_classes)
             models = _opened(attacker)
