@@ -16,6 +16,8 @@ from diffaudit.settings import (
     PerturbationSettings,
     Ramp,
     Section,
+    SettingsError,
+    check_perturbation,
     dump_settings,
 )
 
@@ -222,3 +224,12 @@ def test_who_reads_distractors_is_told_how_they_are_chosen(values: dict[str, Any
     assert settings_of(values).prompts.distractor == "confusion"
     with pytest.raises(ValidationError, match=rf"`prompts\.distractor` should say how .* for {reader} reads them"):
         settings_of(values | {"prompts": {"distractor": "none"}})
+
+
+def test_rules_between_sections_are_told_at_once() -> None:
+    twice = [{"kind": "entropy"}, {"kind": "entropy"}]
+    wrong = {"terms": twice, "ensemble": {"kind": "weighted", "weights": [1.0]}, "budget": {"stop_margin": 9.0}}
+    with pytest.raises(SettingsError) as caught:
+        check_perturbation(wrong)
+    found = [fault.split(" should ")[0] for fault in caught.value.faults]
+    assert found == ["`terms`", "`loss.kappa`", "`ensemble.weights`"]

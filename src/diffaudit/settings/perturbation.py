@@ -1,9 +1,11 @@
 """A whole perturbation run: how small and natural a change in a diffusion latent fools models, seen and unseen."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from diffaudit._faults import FaultsError
 from diffaudit.settings.base import FolderName, Positive, Section, Seed
 from diffaudit.settings.latents import Attention, LatentPath, Mask, Prompts
 from diffaudit.settings.models import BundledModel, ClassifierModel, ModelName, NetworkModel, PriorModel
@@ -52,13 +54,6 @@ class PerturbationSettings(Section):
     batch: Positive = 10
     judging: PerturbationJudging = PerturbationJudging()
 
-    @model_validator(mode="after")
-    def _one_of_a_kind(self) -> Self:
-        kinds = [term.kind for term in self.terms]
-        if len(set(kinds)) < len(kinds):
-            raise ValueError(f"`terms` should hold one of a kind. Found {', '.join(kinds)}.")
-        return self
-
     @property
     def readers_of_distractors(self) -> list[str]:
         """The terms, the goal and the loss that read each picture's rival class."""
@@ -75,39 +70,33 @@ class PerturbationSettings(Section):
         return prompts.distractor != "none" and (asked or bool(self.readers_of_distractors))
 
     @model_validator(mode="after")
-    def _distractors_where_they_are_read(self) -> Self:
+    def _sections_fit(self) -> Self:
+        found = [*self._attack_faults(), *self._model_faults()]
+        if found:
+            raise FaultsError(found)
+        return self
+
+    def _attack_faults(self) -> Iterator[str]:
+        kinds = [term.kind for term in self.terms]
+        if len(set(kinds)) < len(kinds):
+            yield f"`terms` should hold one of a kind. Found {', '.join(kinds)}."
         readers = self.readers_of_distractors
         if readers and self.prompts.distractor == "none":
             rule = f"say how distractors are chosen, for {', '.join(readers)} reads them"
-            raise ValueError(f"`prompts.distractor` should {rule}. Found 'none'.")
-        return self
-
-    @model_validator(mode="after")
-    def _the_loss_leads_to_the_stop(self) -> Self:
+            yield f"`prompts.distractor` should {rule}. Found 'none'."
         stop = self.budget.stop_margin
         if stop is not None and self.loss.kind == "margin" and self.loss.kappa < stop:
             rule = f"be at least `budget.stop_margin` ({stop}), or nothing pulls a picture as far"
-            raise ValueError(f"`loss.kappa` should {rule}. Found {self.loss.kappa}.")
-        return self
-
-    @model_validator(mode="after")
-    def _a_goal_is_sought(self) -> Self:
+            yield f"`loss.kappa` should {rule}. Found {self.loss.kappa}."
         if self.goal is not None and self.loss.kind == "distribution" and self.loss.toward == "uniform":
-            raise ValueError("`loss.toward` should be 'distractor' where that is the goal. Found 'uniform'.")
-        return self
+            yield "`loss.toward` should be 'distractor' where that is the goal. Found 'uniform'."
 
-    @model_validator(mode="after")
-    def _one_weight_a_surrogate(self) -> Self:
+    def _model_faults(self) -> Iterator[str]:
         weights, models = self.ensemble.weights, len(self.surrogates)
         if weights is not None and len(weights) != models:
-            raise ValueError(f"`ensemble.weights` should be one per surrogate, {models}. Found {len(weights)}.")
-        return self
-
-    @model_validator(mode="after")
-    def _names_are_of_one_model(self) -> Self:
+            yield f"`ensemble.weights` should be one per surrogate, {models}. Found {len(weights)}."
         twice = self.surrogates.keys() & (self.judging.heldout.keys() | self.judging.siblings.keys())
         twice |= self.judging.heldout.keys() & self.judging.siblings.keys()
         if twice:
             found = ", ".join(sorted(twice))
-            raise ValueError(f"`judging` should give models names of their own. Found {found} twice.")
-        return self
+            yield f"`judging` should give models names of their own. Found {found} twice."
