@@ -17,7 +17,7 @@ COMPLETE = [path for path in AUDITS if path.stem not in ("quick", "orl")]
 """Those that write every key out; `quick` shows how little is needed, `orl` what photographs change."""
 
 OF_OTHER_KINDS = {
-    *("embedding.hidden", "embedding.layers", "embedding.words", "sampling.finishing"),
+    *("embedding.explained_variance", "embedding.hidden", "embedding.layers", "embedding.words", "sampling.finishing"),
     *("attack.prior.autoencoder", "attack.prior.face_id", "prior.autoencoder"),
 }
 
