@@ -1,27 +1,19 @@
 """Any diffusion pipeline of diffusers' layout as four plain functions: encode, predict noise, step, decode."""
 
-import importlib
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import logging
 
 from diffaudit.errors import InvalidSetting
 from diffaudit.models.conditioning import Condition, IdentityProjector, TextConditioner
 from diffaudit.models.exported_autoencoder import ExportedAutoencoder
 from diffaudit.models.label_words import LabelWords
+from diffaudit.models.prior_folder import read_components, write_components
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
-LIBRARIES = ("diffusers", "transformers", "diffaudit.models.autoencoder", "diffaudit.models.conditioning")
-"""Where a pipeline's parts may come from: a file is read, never told what to import."""
-EXPORTED = [ExportedAutoencoder.__module__, ExportedAutoencoder.__name__]
-"""The entry of an autoencoder that a folder names but does not hold."""
-COMPONENTS = ("vae", "unet", "scheduler", "tokenizer", "text_encoder", "identity_projector")
 
 
 class DiffusionPrior(nn.Module):
@@ -86,23 +78,7 @@ class DiffusionPrior(nn.Module):
             InvalidSetting: the folder holds no ``model_index.json`` or lacks an autoencoder, UNet or scheduler; the
                 autoencoder's latents have other channels than the UNet, or are not those that it was trained on.
         """
-        folder = _folder(location)
-        index = json.loads((folder / "model_index.json").read_text())
-        present = [name for name in COMPONENTS if (index.get(name) or [None])[0]]
-        if autoencoder is not None:
-            autoencoder.read_config(folder / "vae")
-            present = [name for name in present if name != "vae"]
-        elif index.get("vae") == EXPORTED:
-            rule = "be given as two .pt2 files, for the prior's folder holds none"
-            raise InvalidSetting("prior.autoencoder", rule, None, "`autoencoder: {encoder: FILE, decoder: FILE}`.")
-        with _without_progress_bars():
-            parts: dict[str, Any] = {name: _component(folder, name, index[name]) for name in present}
-        if autoencoder is not None:
-            parts["vae"] = autoencoder
-        wanted = ("vae", "unet", "scheduler", *(("tokenizer",) if "text_encoder" in parts else ()))
-        for name in wanted:
-            if name not in parts:
-                raise InvalidSetting("prior", f"name a pipeline with a `{name}`", str(location))
+        parts = read_components(location, autoencoder=autoencoder)
         text = TextConditioner(parts["tokenizer"], parts["text_encoder"]) if "text_encoder" in parts else None
         projector = parts.get("identity_projector")
         prior = cls(parts["vae"], parts["unet"], parts["scheduler"], text=text, projector=projector)
@@ -120,21 +96,12 @@ class DiffusionPrior(nn.Module):
             raise InvalidSetting("prior", rule, "one of FaceID")
         if any(".lora_" in name for name, _ in self.unet.named_parameters()):
             raise InvalidSetting("prior", "hold no adapters when it is saved", "LoRA layers", "Merge them: merge_lora.")
-        folder = Path(folder)
         parts: dict[str, Any] = {"vae": self.autoencoder, "unet": self.unet, "scheduler": self.scheduler}
         if self.text is not None:
             parts |= {"tokenizer": self.text.tokenizer, "text_encoder": self.text.encoder}
         if self.projector is not None:
             parts["identity_projector"] = self.projector
-        with _without_progress_bars():
-            for name, part in parts.items():
-                part.save_pretrained(folder / name)
-        index = {name: [type(part).__module__.split(".")[0], type(part).__name__] for name, part in parts.items()}
-        for name, part in parts.items():
-            if index[name][0] == "diffaudit":
-                index[name][0] = type(part).__module__
-        text = json.dumps({"_class_name": "DiffusionPipeline", **index}, indent=2)
-        (folder / "model_index.json").write_text(text + "\n")
+        write_components(parts, Path(folder))
 
     @property
     def num_train_timesteps(self) -> int:
@@ -268,36 +235,3 @@ def _require_fit(autoencoder: Any, unet: Any) -> None:
 def _mean_latent(encoded: Any) -> Tensor:
     latents: Tensor = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
     return latents
-
-
-def _folder(location: str | Path) -> Path:
-    folder = Path(location)
-    if not folder.exists() and str(location).count("/") == 1:
-        from huggingface_hub import snapshot_download
-
-        folder = Path(snapshot_download(str(location), allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
-    if not (folder / "model_index.json").exists():
-        rule = "be a folder with a model_index.json, or a hub id"
-        raise InvalidSetting("prior", rule, str(location), "Save a diffusers pipeline there.")
-    return folder
-
-
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """Silence while transformers loads and saves: whoever calls shows progress their own way."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def _component(folder: Path, name: str, entry: Sequence[str]) -> Any:
-    library, kind = entry
-    if library not in LIBRARIES:
-        raise InvalidSetting(f"prior.{name}", f"come from one of {', '.join(LIBRARIES)}", library)
-    loader = getattr(importlib.import_module(library), kind)
-    options = {"use_safetensors": True} if issubclass(loader, nn.Module) else {}
-    return loader.from_pretrained(folder / name, **options)
