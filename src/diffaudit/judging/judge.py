@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from diffaudit.judging.features import (
     neighbour_distance,
     unit_embeddings,
 )
+from diffaudit.judging.parts import in_parts
 from diffaudit.judging.success import topk_success
 from diffaudit.models.attributes import AttributeEstimator
 from diffaudit.models.classifier import Classifier
@@ -91,7 +93,7 @@ class Judge:
     @torch.no_grad()
     def embed(self, images: Tensor, *, batch: int = 128) -> Tensor:
         """``(B, D)`` unit embeddings of byte ``images (B, 3, H, W)`` under the judges' identity encoder."""
-        return torch.cat([self.encoder(part.float() / 255) for part in images.split(batch)])
+        return in_parts(self.encoder, batch, images)
 
     @torch.no_grad()
     def records(self, judged: Judged, *, embeddings: Tensor | None = None, batch: int = 128) -> list[Record]:
@@ -100,11 +102,8 @@ class Judge:
             raise InvalidSetting("images", "hold at least one image to judge", 0)
         pictures = judged.images.float() / 255
         labels = judged.labels
-        target = torch.cat([self._instruments.target.logits(part) for part in pictures.split(batch)])
-        votes = {
-            name: torch.cat([classifier.logits(part) for part in pictures.split(batch)])
-            for name, classifier in self.classifiers.items()
-        }
+        target = in_parts(self._instruments.target.logits, batch, pictures)
+        votes = {name: in_parts(judge.logits, batch, pictures) for name, judge in self.classifiers.items()}
         embeddings = self.embed(judged.images, batch=batch) if embeddings is None else embeddings
         if judged.row == "upper":
             mates = self._mates(judged)
@@ -168,7 +167,7 @@ class Judge:
     def _diversity(self, pictures: Tensor, labels: Tensor, batch: int) -> Tensor | None:
         if int(labels.unique(return_counts=True)[1].min()) < 2:
             return None
-        flat = torch.cat([self._looks(part) for part in pictures.split(batch)])
+        flat = in_parts(self._looks, batch, pictures)
         return pairwise_distance(flat, labels, lambda a, b: (a - b).square().sum(1))
 
     def _looks(self, pictures: Tensor) -> Tensor:
@@ -182,20 +181,19 @@ class Judge:
         if sources is None:
             return None, None
         perceptual, attributes = self._instruments.perceptual, self._instruments.attributes
-        distances, errors = [], []
+        distances = in_parts(partial(perceptual_distance, perceptual), batch, pictures, sources)
+        if attributes is None:
+            return distances, None
+        errors = []
         for some, source in zip(pictures.split(batch), sources.split(batch), strict=True):
-            origin = source.float() / 255
-            distances.append(perceptual_distance(perceptual, some, origin))
-            if attributes is not None:
-                found, wanted = attributes(some), attributes(origin)
-                errors.append({name: (found[name] - wanted[name]).abs().mean(1) for name in found})
-        joined = {name: torch.cat([part[name] for part in errors]) for name in errors[0]} if errors else None
-        return torch.cat(distances), joined
+            found, wanted = attributes(some), attributes(source.float() / 255)
+            errors.append({name: (found[name] - wanted[name]).abs().mean(1) for name in found})
+        return distances, {name: torch.cat([part[name] for part in errors]) for name in errors[0]}
 
     def _factor_errors(self, pictures: Tensor, labels: Tensor, batch: int) -> Tensor | None:
         if self.factors is None or self.private.factors is None or self.private.factor_spread is None:
             return None
-        found = torch.cat([self.factors(part) for part in pictures.split(batch)])
+        found = in_parts(self.factors, batch, pictures)
         return factor_error(found, self.private.factors[labels], self.private.factor_spread)
 
 

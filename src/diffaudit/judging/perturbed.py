@@ -20,6 +20,7 @@ from diffaudit.judging.image_distances import (
     structural_similarity,
 )
 from diffaudit.judging.judge import refuse_dependent
+from diffaudit.judging.parts import in_parts
 from diffaudit.judging.success import topk_success
 from diffaudit.models.classifier import Classifier
 from diffaudit.models.identity import IdentityEncoder
@@ -108,18 +109,18 @@ class PerturbationJudge:
         labels, goals = perturbed.labels, perturbed.goals
         hits, predicted = {}, {}
         for name, model in self.models.items():
-            hits[name] = topk_success(_in_parts(model.logits, batch, clean), labels).tolist()
-            predicted[name] = _in_parts(model.logits, batch, images).argmax(1)
+            hits[name] = topk_success(in_parts(model.logits, batch, clean), labels).tolist()
+            predicted[name] = in_parts(model.logits, batch, images).argmax(1)
         won = {name: fooled(classes, labels, goals).tolist() for name, classes in predicted.items()}
         defended = {
             defence.name: self._defended(defence, images, clean, labels, goals, generator, batch)
             for defence in self.defences
         }
         distances = _distances(self.perceptual, images, clean, batch)
-        noise = _finite(_in_parts(signal_to_noise, batch, images, clean))
+        noise = _finite(in_parts(signal_to_noise, batch, images, clean))
         rebuilt: list[float | None] = [None] * len(labels)
         if perturbed.reconstructions is not None:
-            rebuilt = _finite(_in_parts(signal_to_noise, batch, perturbed.reconstructions.float() / 255, clean))
+            rebuilt = _finite(in_parts(signal_to_noise, batch, perturbed.reconstructions, clean))
         return [
             PerturbationRecord(
                 row=perturbed.row,
@@ -154,7 +155,7 @@ class PerturbationJudge:
         """
         if self.encoder is None:
             raise InvalidSetting("encoder", "be given where images are embedded", None)
-        return _in_parts(self.encoder, batch, images.float() / 255)
+        return in_parts(self.encoder, batch, images)
 
     def _defended(
         self,
@@ -227,13 +228,7 @@ def _distances(features: PerceptualFeatures, images: Tensor, clean: Tensor, batc
         "linf": largest_difference,
         "colour_difference": colour_difference,
     }
-    return {name: _in_parts(measure, batch, images, clean) for name, measure in measures.items()}
-
-
-def _in_parts(function: Callable[..., Tensor], batch: int, *tensors: Tensor) -> Tensor:
-    """``function`` of ``batch`` rows at a time, joined."""
-    parts = zip(*(tensor.split(batch) for tensor in tensors), strict=True)
-    return torch.cat([function(*part) for part in parts])
+    return {name: in_parts(measure, batch, images, clean) for name, measure in measures.items()}
 
 
 def _finite(values: Tensor) -> list[float | None]:
