@@ -190,3 +190,15 @@ def test_refusals(changes: dict[str, Any], message: str) -> None:
 def test_percentiles_of_one_class_are_refused() -> None:
     with pytest.raises(ValueError, match=r"`classes` should be at least 2. Found 1."):
         expanded_percentiles(np.zeros(3), 1)
+
+
+@pytest.mark.parametrize("class_of_cell", [[0, 1, 2], [0, 0, 1, 2, 2]])
+def test_kept_draws_are_those_that_would_be_made(class_of_cell: list[int]) -> None:
+    """So is the generator's next number, whether or not the draws were asked for before."""
+    cells, made_by = np.array(class_of_cell), generator(3)
+    expected, following = np.concatenate(list(bootstrap._made(cells, 50, made_by))), made_by.random()
+    for _ in range(2):
+        asked = generator(3)
+        assert np.array_equal(np.concatenate(list(bootstrap._draws(cells, 50, asked))), expected)
+        assert asked.random() == following
+    assert not np.array_equal(np.concatenate(list(bootstrap._draws(cells, 50, generator(4)))), expected)
