@@ -1,0 +1,111 @@
+"""Writes the tables of the documents from the measured files in ``benchmarks/``: ``python docs/make_tables.py``.
+
+A document says where with ``<!-- table: FILE NAME -->`` and ``<!-- end of table -->``; what stands between is replaced.
+FILE is an ``ablation.json``, NAME one of its tables, or ``rows`` for every row. No number is copied by hand.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffaudit.report.ablation_cells import difference, level
+from diffaudit.report.ablation_layout import MODES, layout_of, title
+from diffaudit.report.tables import pipe_table
+from diffaudit.report.wording import Measure
+
+Json = Mapping[str, Any]
+
+REPOSITORY = Path(__file__).parents[1]
+PAGES = sorted([REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("benchmarks/*/*.md")])
+PLACE = re.compile(r"(<!-- table: (\S+) (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+SHOWN = {
+    "inversion": ("judge_accuracy", "target_accuracy", "factor_error"),
+    "perturbation": ("white_box_success", "transfer", "transfer_kept", "perceptual_distance", "psnr"),
+}
+"""What a table of one mode shows of a row, beside its difference from the baseline."""
+
+
+def rewritten(page: str) -> str:
+    """The page with every table in it made again."""
+
+    def table(place: re.Match[str]) -> str:
+        begin, file, name, end = place.groups()
+        ablation = json.loads((REPOSITORY / file).read_text(encoding="utf-8"))
+        return f"{begin}{table_of(ablation, name)}\n{end}"
+
+    return PLACE.sub(table, page)
+
+
+def table_of(ablation: Json, name: str) -> str:
+    """A table of ``ablation.json``: modes side by side where its rows were run in several, else a row's measures."""
+    members = ablation["tables"].get(name) or list(dict.fromkeys(row["name"] for row in ablation["rows"]))
+    rows = sorted(
+        (row for row in ablation["rows"] if row["name"] in members), key=lambda row: members.index(row["name"])
+    )
+    modes = list(dict.fromkeys(row["mode"] for row in rows if row["mode"]))
+    run = {name: {row["mode"] for row in rows if row["name"] == name} for name in members}
+    if len(modes) > 1 and all(found in (set(modes), {None}) for found in run.values()):
+        return _side_by_side(ablation, members, rows, modes)
+    mode = max(modes, key=lambda mode: sum(mode in found for found in run.values()), default=None)
+    return _measures(ablation, members[0], [row for row in rows if row["mode"] in (mode, None)])
+
+
+def _side_by_side(ablation: Json, members: Sequence[str], rows: Sequence[Json], modes: Sequence[str]) -> str:
+    headline = _column(ablation, "judge_accuracy")
+    head = ["Row", *(text for mode in modes for text in (MODES[mode], "difference from its baseline"))]
+    lines = []
+    for name in members:
+        cells = []
+        for mode in modes:
+            row = next(row for row in rows if row["name"] == name and row["mode"] in (mode, None))
+            compared = difference(row["versus_baseline"].get(headline.key), headline)
+            cells += [str(level(row["metrics"].get(headline.key), headline)), str(compared)]
+        lines.append([title({**row, "mode": None}), *cells])
+    return pipe_table(head, lines)
+
+
+def _measures(ablation: Json, first: str, rows: Sequence[Json]) -> str:
+    """The measures of rows, their difference from the baseline, and from ``first`` where it was compared with them."""
+    columns = [_column(ablation, key) for key in SHOWN[ablation["audit"]]]
+    headline = next(column for column in columns if column.key in ("judge_accuracy", "transfer"))
+    keys = {row["name"]: f"{row['mode']}-{row['name']}" if row["mode"] else row["name"] for row in rows}
+    beside = {
+        contrast["row"]: contrast["metrics"].get(headline.key)
+        for contrast in ablation["contrasts"]
+        if contrast["against"] == keys.get(first)
+    }
+    compared: list[tuple[str, Callable[[Json], Json | None]]] = []
+    if any(row["versus_baseline"] for row in rows):
+        compared.append(("difference from the baseline", lambda row: row["versus_baseline"].get(headline.key)))
+    if beside:
+        compared.append((f"from {first}", lambda row: beside.get(keys[row["name"]])))
+    head = ["Row", *(column.title for column in columns), *(text for text, _ in compared)]
+    lines = [
+        [
+            title({**row, "mode": None}),
+            *(str(level(row["metrics"].get(column.key), column)) for column in columns),
+            *(str(difference(find(row), headline)) for _, find in compared),
+        ]
+        for row in rows
+    ]
+    return pipe_table(head, lines)
+
+
+def _column(ablation: Json, key: str) -> Measure:
+    return next(column for column in layout_of(ablation).columns if column.key == key)
+
+
+def main() -> None:
+    """Write every page again."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        if (new := rewritten(text)) != text:
+            page.write_text(new, encoding="utf-8")
+            sys.stdout.write(f"{page.relative_to(REPOSITORY)}\n")
+
+
+if __name__ == "__main__":
+    main()
