@@ -19,7 +19,7 @@ from diffaudit.settings import (
     check_settings,
     dump_settings,
 )
-from diffaudit.settings.schemes import with_schemes
+from diffaudit.settings.schemes import LEAD, with_schemes
 
 
 def kinds(settings: InversionSettings, group: str) -> list[str]:
@@ -50,7 +50,7 @@ def test_learned_weights_take_bounded_margins() -> None:
     """The softplus: a sum that learns its weights has no minimum with a term that goes below 0."""
     for schemes in (["D"], ["B", "D"], ["A", "B", "C", "D"]):
         terms = check_settings({"schemes": schemes}).terms.cls
-        assert [term.bounded for term in terms if isinstance(term, TopKTerm)] == [True]
+        assert [(term.bounded, term.margin) for term in terms if isinstance(term, TopKTerm)] == [(True, LEAD)]
     assert not any(term.bounded for term in check_settings({"schemes": ["B"]}).terms.cls if isinstance(term, TopKTerm))
 
 

@@ -127,6 +127,17 @@ def test_softplus_by_hand() -> None:
     torch.testing.assert_close(found, torch.tensor([math.log(2), math.log(4), 0.0, 200.0]))
 
 
+def test_softplus_fades_past_its_margin() -> None:
+    """At a lead of 4 logits the slope is the logistic function at -4, and with a margin of 10 that at 6."""
+    logits = torch.tensor([[4.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    for margin, slope in ((0.0, 1 / (1 + math.exp(4))), (10.0, 1 / (1 + math.exp(-6)))):
+        loss = topk_softplus(logits, torch.tensor([0]), margin=margin)
+        assert loss.item() == pytest.approx(math.log1p(math.exp(margin - 4)))
+        assert torch.autograd.grad(loss.sum(), logits)[0].tolist() == [[pytest.approx(-slope), pytest.approx(slope)]]
+    with pytest.raises(InvalidSetting, match=r"`margin` should be at least 0. Found -1"):
+        TopKSoftplus(margin=-1.0)
+
+
 def test_a_sum_that_learns_its_weights_has_no_minimum_with_a_negative_term() -> None:
     # Kendall's sum L/(2 sigma^2) + log(sigma^2)/2 of a term at -1 falls without end as sigma does; of its softplus not.
     logits, target = torch.tensor([[1.0, 0.0]], dtype=torch.float64), torch.tensor([0])

@@ -102,6 +102,7 @@ CASES = [
     Case(lambda: TopK(k=3), ("logits",)),
     Case(TopKSoftplus, ("logits",)),
     Case(lambda: TopKSoftplus(k=3), ("logits",)),
+    Case(lambda: TopKSoftplus(margin=5.0), ("logits",)),
     Case(lambda: LogitMargin(margin=20.0), ("logits",)),
     Case(lambda: AngularMargin(scale=20.0, margin=1.0), ("logits",)),
     Case(lambda: FeatureCentre(torch.randn(CLASSES, FEATURES)), ("features",)),

@@ -157,7 +157,7 @@ def _build_term(setting: TermSetting, tools: _Tools) -> Term | BatchTerm | Param
             if k >= tools.classes:
                 rule = f"be at most {tools.classes - 1}, for {tools.classes} classes have no more rivals"
                 raise InvalidSetting("terms.cls.k", rule, k)
-            return TopKSoftplus(k=k) if setting.bounded else TopK(k=k)
+            return TopKSoftplus(k=k, margin=setting.margin) if setting.bounded else TopK(k=k)
         case s.FeatureTerm():
             match setting.centres:
                 case "pseudo":

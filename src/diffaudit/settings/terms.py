@@ -39,6 +39,14 @@ class TopKTerm(TermSection):
     """The least that adapts; texts that say one rival for ten classes want 1."""
     bounded: bool = False
     """Whether its softplus is taken, which is at least 0."""
+    margin: Weight = 0.0
+    """Logits by which the class sought leads before the softplus fades; the unbounded form never does."""
+
+    @model_validator(mode="after")
+    def _a_margin_is_of_the_bounded_form(self) -> Self:
+        if self.margin > 0 and not self.bounded:
+            raise ValueError(f"`margin` should be 0 where `bounded` is false: it has no effect. Found {self.margin}.")
+        return self
 
 
 class FeatureTerm(TermSection):
