@@ -20,6 +20,7 @@ Json = Mapping[str, Any]
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = sorted([REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("benchmarks/*/*.md")])
+MARK = "<!-- table: "
 PLACE = re.compile(r"(<!-- table: (\S+) (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 SHOWN = {
     "inversion": ("judge_accuracy", "target_accuracy", "factor_error"),
@@ -30,18 +31,24 @@ SHOWN = {
 
 def rewritten(page: str) -> str:
     """The page with every table in it made again."""
+    if len(PLACE.findall(page)) != page.count(MARK):
+        raise ValueError(f"each `{MARK}FILE NAME -->` should have its `<!-- end of table -->`. Found one without.")
 
     def table(place: re.Match[str]) -> str:
         begin, file, name, end = place.groups()
         ablation = json.loads((REPOSITORY / file).read_text(encoding="utf-8"))
-        return f"{begin}{table_of(ablation, name)}\n{end}"
+        return f"{begin}{table_of(ablation, name)}{end}"
 
     return PLACE.sub(table, page)
 
 
 def table_of(ablation: Json, name: str) -> str:
     """A table of ``ablation.json``: modes side by side where its rows were run in several, else a row's measures."""
-    members = ablation["tables"].get(name) or list(dict.fromkeys(row["name"] for row in ablation["rows"]))
+    if name == "rows":
+        return _measures(ablation, None, ablation["rows"])
+    if name not in ablation["tables"]:
+        raise ValueError(f"`{name}` should be `rows` or one of {', '.join(ablation['tables'])}.")
+    members = ablation["tables"][name]
     rows = sorted(
         (row for row in ablation["rows"] if row["name"] in members), key=lambda row: members.index(row["name"])
     )
@@ -67,31 +74,39 @@ def _side_by_side(ablation: Json, members: Sequence[str], rows: Sequence[Json], 
     return pipe_table(head, lines)
 
 
-def _measures(ablation: Json, first: str, rows: Sequence[Json]) -> str:
-    """The measures of rows, their difference from the baseline, and from ``first`` where it was compared with them."""
+def _measures(ablation: Json, first: str | None, rows: Sequence[Json]) -> str:
+    """The measures of rows, their difference from the baseline, and from ``first`` where it was compared with them.
+
+    Without a first row, modes are named: the rows may be of several.
+    """
     columns = [_column(ablation, key) for key in SHOWN[ablation["audit"]]]
+    columns = [column for column in columns if any(row["metrics"].get(column.key) for row in rows)]
     headline = next(column for column in columns if column.key in ("judge_accuracy", "transfer"))
-    keys = {row["name"]: f"{row['mode']}-{row['name']}" if row["mode"] else row["name"] for row in rows}
+    against = next((_key(row) for row in rows if row["name"] == first), None)
     beside = {
         contrast["row"]: contrast["metrics"].get(headline.key)
         for contrast in ablation["contrasts"]
-        if contrast["against"] == keys.get(first)
+        if contrast["against"] == against
     }
     compared: list[tuple[str, Callable[[Json], Json | None]]] = []
     if any(row["versus_baseline"] for row in rows):
         compared.append(("difference from the baseline", lambda row: row["versus_baseline"].get(headline.key)))
     if beside:
-        compared.append((f"from {first}", lambda row: beside.get(keys[row["name"]])))
+        compared.append((f"from {first}", lambda row: beside.get(_key(row))))
     head = ["Row", *(column.title for column in columns), *(text for text, _ in compared)]
     lines = [
         [
-            title({**row, "mode": None}),
+            title(row if first is None else {**row, "mode": None}),
             *(str(level(row["metrics"].get(column.key), column)) for column in columns),
             *(str(difference(find(row), headline)) for _, find in compared),
         ]
         for row in rows
     ]
     return pipe_table(head, lines)
+
+
+def _key(row: Json) -> str:
+    return f"{row['mode']}-{row['name']}" if row["mode"] else str(row["name"])
 
 
 def _column(ablation: Json, key: str) -> Measure:

@@ -77,19 +77,11 @@ def test_a_table_of_one_mode_says_what_each_row_is_worth_beside_the_first(
     script: ModuleType, ablation: dict[str, Any]
 ) -> None:
     head, _, *rows = lines(script.table_of(ablation, "within"))
-    assert head == [
-        "Row", "Judge accuracy", "Target accuracy", "Factor error", "difference from the baseline", "from B"
-    ]  # fmt: skip
+    assert head == ["Row", "Judge accuracy", "difference from the baseline", "from B"]
+    less = f"{MINUS}5.0 [{MINUS}10.0, 0.0] p 0.003*"
     assert rows == [
-        ["B", "80.0 [70.0, 90.0]", "", "", "+10.0 [+5.0, +15.0] p 0.003*", ""],
-        [
-            "B-alone",
-            "75.0 [65.0, 85.0]",
-            "",
-            "",
-            "+5.0 [0.0, +10.0] p 0.003*",
-            f"{MINUS}5.0 [{MINUS}10.0, 0.0] p 0.003*",
-        ],
+        ["B", "80.0 [70.0, 90.0]", "+10.0 [+5.0, +15.0] p 0.003*", ""],
+        ["B-alone", "75.0 [65.0, 85.0]", "+5.0 [0.0, +10.0] p 0.003*", less],
     ]
 
 
@@ -106,7 +98,21 @@ def test_what_stands_between_the_marks_is_replaced(
     assert script.rewritten(new) == new
 
 
+def test_all_rows_have_a_line_with_their_mode(script: ModuleType, ablation: dict[str, Any]) -> None:
+    _, _, *rows = lines(script.table_of(ablation, "rows"))
+    names = ["start", "baseline (one step)", "baseline (rollout)", "B (one step)", "B (rollout)", "B-alone (rollout)"]
+    assert [row[0] for row in rows] == names
+
+
+def test_marks_that_lead_nowhere_are_refused(script: ModuleType, ablation: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"`sceme` should be `rows` or one of schemes, within"):
+        script.table_of(ablation, "sceme")
+    with pytest.raises(ValueError, match="should have its `<!-- end of table -->`"):
+        script.rewritten("<!-- table: found.json within -->\nold")
+
+
 def test_no_document_has_an_older_table(script: ModuleType) -> None:
     """Otherwise: `python docs/make_tables.py`."""
     texts = {page: page.read_text(encoding="utf-8") for page in script.PAGES}
+    assert any(script.MARK in text for text in texts.values())
     assert [page.name for page, text in texts.items() if script.rewritten(text) != text] == []

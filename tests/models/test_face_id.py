@@ -15,6 +15,9 @@ from diffaudit.inversion.generator import add_lora, check_embedding_fits
 from diffaudit.models.autoencoder import UnshuffleAutoencoder
 from diffaudit.models.face_id import attach_face_id
 from diffaudit.models.prior import DiffusionPrior
+from diffaudit.records import RunFolder, read_records
+from diffaudit.settings import check_settings
+from diffaudit.study.runner import run_inversion
 from diffaudit.training.prior import small_prior
 
 FACE, SIZE, TOKENS = 6, 16, 4
@@ -30,7 +33,7 @@ def prior() -> DiffusionPrior:
     return prior.eval().requires_grad_(False)
 
 
-def adapter(prior: DiffusionPrior, *, rank: int | None = None) -> dict[str, dict[str, Tensor]]:
+def adapter(prior: DiffusionPrior, *, rank: int | None = None, face: int = FACE) -> dict[str, dict[str, Tensor]]:
     """Numbered as published: every attention of the UNet has a number, the cross-attentions are the odd ones."""
     generator = torch.Generator().manual_seed(1)
 
@@ -38,9 +41,9 @@ def adapter(prior: DiffusionPrior, *, rank: int | None = None) -> dict[str, dict
         return 0.3 * torch.randn(*shape, generator=generator)
 
     projection = {
-        "proj.0.weight": weight(2 * FACE, FACE),
-        "proj.0.bias": weight(2 * FACE),
-        "proj.2.weight": weight(TOKENS * SIZE, 2 * FACE),
+        "proj.0.weight": weight(2 * face, face),
+        "proj.0.bias": weight(2 * face),
+        "proj.2.weight": weight(TOKENS * SIZE, 2 * face),
         "proj.2.bias": weight(TOKENS * SIZE),
         "norm.weight": torch.ones(SIZE),
         "norm.bias": torch.zeros(SIZE),
@@ -115,8 +118,11 @@ def test_low_rank_changes_are_merged(prior: DiffusionPrior, tmp_path: Path) -> N
         torch.testing.assert_close(prior.unet.get_submodule(layer).to_q.weight, expected)
 
 
-def test_the_gradient_reaches_the_embedding_through_adapters_of_our_own(prior: DiffusionPrior, tmp_path: Path) -> None:
-    attach_face_id(prior, saved(adapter(prior), tmp_path / "face.bin"))
+@pytest.mark.parametrize("rank", [None, 3])
+def test_the_gradient_reaches_the_embedding_through_adapters_of_our_own(
+    prior: DiffusionPrior, tmp_path: Path, rank: int | None
+) -> None:
+    attach_face_id(prior, saved(adapter(prior, rank=rank), tmp_path / "face.bin"))
     before = prediction(prior, FACES)
     trained = add_lora(prior, rank=2, alpha=4, seed=0)
     assert torch.equal(prediction(prior, FACES), before)
@@ -138,11 +144,18 @@ def test_guidance_leads_away_from_nobody(prior: DiffusionPrior, tmp_path: Path) 
     )
 
 
+def _with(key: str, value: Tensor) -> Any:
+    """As the forms Plus, which reads a picture too, and Portrait, which reads several embeddings."""
+    return lambda state: state | {"image_proj": state["image_proj"] | {key: value}}
+
+
 @pytest.mark.parametrize(
     ("damage", "rule"),
     [
         (lambda state: {"image_proj": state["image_proj"]}, "hold the parts image_proj and ip_adapter"),
         (lambda state: state | {"image_proj": {"latents": torch.zeros(1, 2, 3)}}, "be an IP-Adapter FaceID"),
+        (_with("perceiver_resampler.proj_in.weight", torch.zeros(2, 2)), "be an IP-Adapter FaceID"),
+        (_with("proj.2.bias", torch.zeros(16 * SIZE)), "be an IP-Adapter FaceID, .* as 4 tokens"),
         (lambda state: state | {"ip_adapter": {"1.to_k_ip.weight": torch.zeros(2, 2)}}, "fit the prior's UNet"),
     ],
 )
@@ -161,3 +174,27 @@ def test_a_prior_is_not_saved_without_its_adapter(prior: DiffusionPrior, tmp_pat
     attach_face_id(prior, saved(adapter(prior), tmp_path / "face.bin"))
     with pytest.raises(InvalidSetting, match="have no IP-Adapter when it is saved"):
         prior.save(tmp_path / "prior")
+
+
+def test_a_run_through_an_adapter(tiny_values: dict[str, Any], tmp_path: Path) -> None:
+    """All rows are there, and a run that is repeated ends with the same bits."""
+    torch.manual_seed(4)
+    autoencoder = UnshuffleAutoencoder(latent_channels=4, widths=(8, 8, 16, 16))
+    prior = small_prior(
+        autoencoder, vocabulary=("a", "person"), embedding_dim=None, widths=(16,), cross_attention_dim=SIZE
+    )
+    prior.save(tmp_path / "prior")
+    path = saved(adapter(prior, rank=2, face=16), tmp_path / "face.safetensors")
+    tiny_values["attack"]["prior"] = {
+        "kind": "diffusers",
+        "location": str(tmp_path / "prior"),
+        "face_id": {"path": str(path)},
+        "prompt": "a person",
+    }
+    runs = [
+        RunFolder(run_inversion(check_settings(tiny_values), tmp_path / name, command="test"))
+        for name in ("one", "two")
+    ]
+    rows = {record.row for record in read_records(runs[0].records)}
+    assert rows == {"attack", "start", "oracle", "upper", "lower"}
+    assert runs[0].records.read_bytes() == runs[1].records.read_bytes()

@@ -88,6 +88,8 @@ def test_a_prior_with_words_is_asked_by_them(prior: DiffusionPrior) -> None:
         ("a portrait", "person", "have one place {label}"),
         ("a {label} with {label}", "person", "have one place {label}"),
         ("a person with a {label}", "person", "not name 'person' itself"),
+        ("a portrait of {label}s", "person", "stand as words of their own"),
+        ("a {label} with {distractor}", "person", "have no place {distractor}"),
         ("a portrait of a {label}", "fox", "be of words that the tokenizer knows"),
     ],
 )

@@ -9,6 +9,7 @@ import torch
 
 from diffaudit import build
 from diffaudit.events import Event
+from diffaudit.inversion.candidates import draw_candidate
 from diffaudit.records import RunFolder, read_records
 from diffaudit.settings import SettingsError, check_settings
 from diffaudit.study.runner import run_inversion
@@ -49,8 +50,8 @@ def test_a_stopped_run_goes_on_with_the_same_words(values: dict[str, Any], tmp_p
     assert stopped.records.read_bytes() == whole.records.read_bytes()
 
 
-def test_words_begin_the_same_and_part(values: dict[str, Any]) -> None:
-    """They are sought in units of their first length, and the bank holds identities, not words."""
+def test_words_begin_as_the_initial_ones_and_the_bank_holds_identities(values: dict[str, Any]) -> None:
+    """They are sought in units of their first length; what others are held against is the anchors."""
     attacker = build.build_attacker(settings := check_settings(values))
     assert attacker.prior.words is not None
     assert attacker.prompt == "a portrait of a bearded person with long hair"
@@ -59,7 +60,11 @@ def test_words_begin_the_same_and_part(values: dict[str, Any]) -> None:
     torch.testing.assert_close(state.embedding.raw().norm(dim=1), torch.ones(2))
     assert state.embedding.travel().max() == 0
     assert state.bank is not None
-    assert state.bank.vectors.shape[1] == attacker.public.embeddings.shape[1]
+    anchors, plan = attacker.pseudo_anchors(3), build.build_stages(settings)[0]
+    image, generator = build.build_image_plan(settings.image), torch.Generator().manual_seed(0)
+    rows = torch.tensor([0, 1])
+    draw_candidate(state, plan, image, lambda some: anchors[some], rows, generator, step=0, prior_weight=None)
+    torch.testing.assert_close(state.bank.vectors[:2], anchors)
 
 
 def test_all_that_does_not_fit_words_is_told_at_once(values: dict[str, Any]) -> None:
@@ -94,3 +99,19 @@ def test_one_of_two_says_who_is_drawn(values: dict[str, Any]) -> None:
         "`stages`",
         "`stages`",
     ]
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "message"),
+    [
+        ("embedding", {"words": ""}, "`embedding.words` should have at least 1 character"),
+        ("prior", {"kind": "bundled", "face_id": {"path": "face.bin"}}, "`attack.prior.face_id` should be left out"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_load(
+    values: dict[str, Any], section: str, change: dict[str, Any], message: str
+) -> None:
+    part = values["attack"]["prior"] if section == "prior" else values[section]
+    part |= change
+    with pytest.raises(SettingsError, match=message):
+        check_settings(values)

@@ -42,15 +42,15 @@ def build_attacker(
     new one where a stage trains it.
     """
     attack = settings.attack
-    classifier = build_classifier(attack.target, given=given)
-    encoder = build_encoder(attack.encoder)
-    public = look(attack.public, classifier, encoder)
-    classes = chosen_classes(settings.classes, public.num_classes, settings.seed)
     prior, prompt = build_prior(attack.prior), attack.prior.prompt
     if settings.embedding.kind == "textual_inversion":
         seek_words(prior, prompt, settings.embedding.words)
         prompt = prompt_with(prompt, settings.embedding.words)
-    elif prior.projector is None and any("projector" in stage.trains and stage.steps for stage in settings.stages):
+    classifier = build_classifier(attack.target, given=given)
+    encoder = build_encoder(attack.encoder)
+    public = look(attack.public, classifier, encoder)
+    classes = chosen_classes(settings.classes, public.num_classes, settings.seed)
+    if prior.dimension is None and any("projector" in stage.trains and stage.steps for stage in settings.stages):
         attach_projector(prior, public.embeddings.shape[1], seed=settings.seed)
     return Attacker(
         classes=classes,

@@ -38,7 +38,7 @@ def sample(
     seed: int,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Reconstructions:
-    """``plan.keep`` reconstructions of each of the attacker's ``n`` classes under unit ``embeddings (n, D)``.
+    """``plan.keep`` reconstructions of each of the attacker's ``n`` classes under ``embeddings (n, D)``.
 
     Sources and noise depend on ``seed``, the class, the number of candidates and the public pictures alone: the same
     class gets the same ones in every row of a run, which pairs the rows, and whatever other classes the run holds. A

@@ -14,6 +14,9 @@ from diffaudit.models.checkpoints import read_state
 from diffaudit.models.prior import DiffusionPrior
 
 KEY = "attack.prior.face_id"
+PROJECTION = ("proj.0.weight", "proj.0.bias", "proj.2.weight", "proj.2.bias", "norm.weight", "norm.bias")
+"""What an adapter that reads one identity embedding projects it by, into :data:`TOKENS` tokens."""
+TOKENS = 4
 
 
 def attach_face_id(prior: DiffusionPrior, path: Path, *, scale: float = 1.0) -> None:
@@ -34,9 +37,13 @@ def attach_face_id(prior: DiffusionPrior, path: Path, *, scale: float = 1.0) -> 
         raise InvalidSetting(KEY, "be left out where the prior has an identity projector of its own", str(path))
     state = _parts(read_state(path, KEY))
     projection = state["image_proj"]
-    if "proj.0.weight" not in projection or "norm.weight" not in projection:
-        rule = "be an IP-Adapter FaceID, whose projection reads an identity embedding and nothing else"
-        raise InvalidSetting(KEY, rule, str(path), "The forms Plus, Portrait and those of CLIP read pictures.")
+    tokens = (
+        len(projection["proj.2.bias"]) // len(projection["norm.bias"]) if set(projection) == set(PROJECTION) else None
+    )
+    if tokens != TOKENS:
+        rule = f"be an IP-Adapter FaceID, whose projection reads one identity embedding, as {TOKENS} tokens"
+        remedy = "The form Plus reads a picture beside it, Portrait several embeddings, the others pictures alone."
+        raise InvalidSetting(KEY, rule, str(path), remedy)
     unet = prior.unet
     try:
         unet._load_ip_adapter_weights([state], low_cpu_mem_usage=False)

@@ -33,9 +33,18 @@ class LabelWords:
         if template.count("{label}") != 1:
             rule = "have one place {label}, where the vectors that are sought stand"
             raise InvalidSetting("attack.prior.prompt", rule, template)
+        if "{distractor}" in template:
+            raise InvalidSetting(
+                "attack.prior.prompt", "have no place {distractor}, which an inversion has none for", template
+            )
         self.prompt = prompt_with(template, initial)
-        if len(spans(self.prompt, initial)) != 1:
-            rule = f"not name {initial!r} itself, which stands for the vectors that are sought"
+        named = len(spans(self.prompt, initial))
+        if named != 1:
+            rule = (
+                f"not name {initial!r} itself, which stands for the vectors that are sought"
+                if named
+                else "let the words in the place {label} stand as words of their own"
+            )
             raise InvalidSetting("attack.prior.prompt", rule, template)
         self.positions = label_tokens(text.tokenizer, self.prompt, initial, length=text.length)
         self._text = text

@@ -89,7 +89,8 @@ class DiffusionPrior(nn.Module):
         """Writes diffusers' layout: a folder a component and ``model_index.json``.
 
         Raises:
-            InvalidSetting: the UNet holds adapters, which would be written in a form that no UNet reads back.
+            InvalidSetting: the UNet holds adapters, which would be written in a form that no UNet reads back; an
+                IP-Adapter, which has a file of its own.
         """
         if self.face_dimension is not None:
             rule = "have no IP-Adapter when it is saved, which diffusers keeps in a file of its own"

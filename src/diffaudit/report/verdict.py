@@ -90,7 +90,7 @@ def _cautions(metrics: Json) -> list[str]:
 
 
 def _against_start(metrics: Json) -> tuple[str, bool]:
-    """What optimisation adds to the pseudo anchor, and whether that is a caution rather than a finding."""
+    """What optimisation adds to row `start`, and whether that is a caution rather than a finding."""
     start = found(row_metrics(metrics, "start") or {}, "judge_accuracy")
     difference = found(metrics, "versus_start")
     if difference is None:

@@ -22,11 +22,11 @@ class Attack(Section):
 
 
 class LabelEmbedding(Section):
-    """How a class index becomes an identity embedding."""
+    """What a class index becomes: an identity embedding or, under textual inversion, words."""
 
     kind: Literal["table", "mlp", "manifold", "textual_inversion"] = "manifold"
     """`textual_inversion` seeks no identity but word vectors, in the place `{label}` of `attack.prior.prompt`."""
-    words: str = "person"
+    words: Annotated[str, Field(min_length=1)] = "person"
     """Where textual inversion begins: each token is a vector that is sought."""
     hidden: Positive = 256
     layers: Annotated[Integer, Field(ge=2, le=3)] = 2

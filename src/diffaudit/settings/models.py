@@ -127,6 +127,12 @@ class IdentityPrior(PriorModel):
     face_id: FaceIdAdapter | None = None
     prompt: str = ""
 
+    @model_validator(mode="after")
+    def _bundled_priors_know_faces(self) -> Self:
+        if self.kind == "bundled" and self.face_id is not None:
+            raise ValueError("`face_id` should be left out where `kind` is bundled: that prior knows faces. Found one.")
+        return self
+
 
 class LowPassLight(Section):
     """Light alone, as coarse luminance, without a network: for photographs that no trained estimator fits."""

@@ -34,7 +34,7 @@ def seeking_faults(attack: Attack, embedding: LabelEmbedding, terms: Terms, stag
             f"`attack.prior.prompt` should have one place {PLACE} under textual inversion, such as 'a portrait of "
             f"a {PLACE}'. Found {attack.prior.prompt!r}."
         )
-    if terms.identity_anchor != "pseudo":
+    if terms.id and terms.identity_anchor != "pseudo":
         yield (
             "`terms.identity_anchor` should be 'pseudo' under textual inversion, whose vectors are no identities that "
             f"a picture could be held against. Found {terms.identity_anchor!r}."

@@ -162,7 +162,7 @@ def _draws(class_of_cell: Integers, resamples: int, generator: np.random.Generat
     """How often each (class, seed) cell was drawn, ``(rows, cells)`` at a time, ``resamples`` rows in all.
 
     Many measures of the same images, each with a generator of the same seed, ask for the same draws, and to make them
-    costs ten times what it costs to use them: the last few are kept.
+    costs ten times what it costs to use them: the last four are kept, each of 32 MB at most. Larger ones are made anew.
     """
     bits = generator.bit_generator
     if not isinstance(bits, np.random.PCG64) or resamples * len(class_of_cell) > _WEIGHTS_AT_ONCE:
