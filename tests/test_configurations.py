@@ -51,6 +51,16 @@ def test_a_preset_is_complete(path: Path) -> None:
     assert not set(missing(given, resolved)) - OF_OTHER_KINDS - unread
 
 
+def test_the_default_is_the_combined_method() -> None:
+    """`quick` says it in few words, `combined` in all."""
+    few, all_words = (load_audit(CONFIGS / f"{name}.yaml").model_dump(mode="json") for name in ("quick", "combined"))
+    for settings in (few, all_words):
+        for stage in settings["stages"]:
+            stage["weights"] = {group: weight for group, weight in stage["weights"].items() if weight}
+    differing = {key for key in few if few[key] != all_words[key]}
+    assert differing == {"name", "schemes"}
+
+
 def missing(given: Any, resolved: Any, above: str = "") -> list[str]:
     """Dotted keys of ``resolved`` that ``given`` lacks."""
     found = []

@@ -58,7 +58,7 @@ def load_ablation(path: Path) -> Ablation:
     except ValidationError as error:
         raise SettingsError(str(path), faults(error, values)) from error
     try:
-        base = settings_path(settings.base) if _is_bare(settings.base) else path.parent / settings.base
+        base = _base(settings.base, path)
     except InvalidSetting as error:
         raise SettingsError(str(path), [str(error).replace("`settings`", "`base`", 1)]) from error
     _load(settings, base, {})
@@ -84,7 +84,14 @@ def load_ablation(path: Path) -> Ablation:
     )
 
 
-def _load(settings: AnyAblation, base: Path, overrides: Mapping[str, Any]) -> AuditSettings:
+def _base(named: str | None, beside: Path) -> Path | None:
+    """The base's file; None where the rows lie over the defaults."""
+    if named is None:
+        return None
+    return settings_path(named) if _is_bare(named) else beside.parent / named
+
+
+def _load(settings: AnyAblation, base: Path | None, overrides: Mapping[str, Any]) -> AuditSettings:
     """The base with ``overrides`` laid over it, as settings of the ablation's audit."""
     match settings:
         case InversionAblation():
@@ -95,7 +102,7 @@ def _load(settings: AnyAblation, base: Path, overrides: Mapping[str, Any]) -> Au
             assert_never(settings)
 
 
-def _references(settings: AnyAblation, base: Path) -> tuple[str, ...]:
+def _references(settings: AnyAblation, base: Path | None) -> tuple[str, ...]:
     """The names of the rows that are read from the baseline's runs, whether the file lists them or not."""
     if isinstance(settings, InversionAblation):
         return REFERENCES
@@ -110,7 +117,9 @@ def _modes(row: AblationRow) -> list[Mode]:
     return row.mode if isinstance(row, InversionRow) else [None]
 
 
-def _resolved(settings: AnyAblation, row: AblationRow, mode: Mode, base: Path, found: list[str]) -> PlannedRow | None:
+def _resolved(
+    settings: AnyAblation, row: AblationRow, mode: Mode, base: Path | None, found: list[str]
+) -> PlannedRow | None:
     """The row in one mode; its faults go to ``found``."""
     key = row_key(row.name, mode)
     given = GIVEN[settings.audit]

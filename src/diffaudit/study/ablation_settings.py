@@ -63,24 +63,24 @@ class InversionAblation(AblationSettings):
     """Of inversions.
 
     Attributes:
-        base: a settings file, relative to the ablation's, or the bare name of a shipped one.
+        base: a settings file, relative to the ablation's, or the bare name of a shipped one; null: every default.
         classes: instead of the base's; every row and seed attacks the same ones.
         modes: what every row of a mode sets, after ``set`` and before its own. A table holds its rows in every mode
             that has them.
     """
 
     audit: Literal["inversion"] = "inversion"
-    base: str = "quick"
+    base: str | None = None
     classes: Literal["all"] | Annotated[list[Count], Field(min_length=1)] | None = None
     modes: dict[Literal["one_step", "rollout"], dict[str, Any]] = Field(default_factory=dict)
     rows: Annotated[list[InversionRow], Field(min_length=1)]
 
 
 class PerturbationAblation(AblationSettings):
-    """Of perturbations; ``base`` is a perturbation's settings file, or the bare name of a shipped one."""
+    """Of perturbations; ``base`` is a perturbation's settings file, the bare name of a shipped one, or null."""
 
     audit: Literal["perturbation"]
-    base: str = "perturb"
+    base: str | None = None
     rows: Annotated[list[AblationRow], Field(min_length=1)]
 
 
