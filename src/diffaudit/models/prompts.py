@@ -61,9 +61,9 @@ def label_tokens(
             words that the tokenizer does not know.
     """
     if not getattr(tokenizer, "is_fast", False):
-        raise InvalidSetting(
-            "tokenizer", "be a fast one, which knows the characters of a token", type(tokenizer).__name__
-        )
+        rule = "be a fast one, which knows the characters of a token"
+        remedy = "Install transformers 5 or later, whose tokenizers all are."
+        raise InvalidSetting("tokenizer", rule, type(tokenizer).__name__, remedy)
     inside = [] if beside is None else spans(prompt, beside)
     named = [
         (start, end)
