@@ -15,6 +15,7 @@ from diffaudit.report.ablation_cells import difference, level
 from diffaudit.report.ablation_layout import MODES, layout_of, title
 from diffaudit.report.tables import pipe_table
 from diffaudit.report.wording import Measure
+from diffaudit.study.planned_rows import row_key
 
 Json = Mapping[str, Any]
 
@@ -82,7 +83,7 @@ def _measures(ablation: Json, first: str | None, rows: Sequence[Json]) -> str:
     columns = [_column(ablation, key) for key in SHOWN[ablation["audit"]]]
     columns = [column for column in columns if any(row["metrics"].get(column.key) for row in rows)]
     headline = next(column for column in columns if column.key in ("judge_accuracy", "transfer"))
-    against = next((_key(row) for row in rows if row["name"] == first), None)
+    against = next((row_key(row["name"], row["mode"]) for row in rows if row["name"] == first), None)
     beside = {
         contrast["row"]: contrast["metrics"].get(headline.key)
         for contrast in ablation["contrasts"]
@@ -92,7 +93,7 @@ def _measures(ablation: Json, first: str | None, rows: Sequence[Json]) -> str:
     if any(row["versus_baseline"] for row in rows):
         compared.append(("difference from the baseline", lambda row: row["versus_baseline"].get(headline.key)))
     if beside:
-        compared.append((f"from {first}", lambda row: beside.get(_key(row))))
+        compared.append((f"from {first}", lambda row: beside.get(row_key(row["name"], row["mode"]))))
     head = ["Row", *(column.title for column in columns), *(text for text, _ in compared)]
     lines = [
         [
@@ -103,10 +104,6 @@ def _measures(ablation: Json, first: str | None, rows: Sequence[Json]) -> str:
         for row in rows
     ]
     return pipe_table(head, lines)
-
-
-def _key(row: Json) -> str:
-    return f"{row['mode']}-{row['name']}" if row["mode"] else str(row["name"])
 
 
 def _column(ablation: Json, key: str) -> Measure:
