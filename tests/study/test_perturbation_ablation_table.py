@@ -95,8 +95,8 @@ def test_names_are_the_contract(table: dict[str, Any]) -> None:
     full = row(table, "full")
     assert (full["seeds"], full["images"], full["samples"]) == ([0, 1], 4, 8)
     assert set(full["metrics"]) == {
-        "transfer_mean", "white_box_mean", "transfer.one", "transfer.two", "sibling.kin", "defended.jpeg-75",
-        "perceptual_distance", "ssim", "psnr", "l2", "linf", "colour_difference", "iterations",
+        "transfer_mean", "white_box_mean", "white_box_all_right", "transfer.one", "transfer.two", "sibling.kin",
+        "defended.jpeg-75", "perceptual_distance", "ssim", "psnr", "l2", "linf", "colour_difference", "iterations",
     }  # fmt: skip
     assert full["metrics"]["transfer_mean"].keys() == {"value", "low", "high", "n", "naive_low", "naive_high"}
     assert full["metrics"]["ssim"].keys() == {"value", "low", "high"}

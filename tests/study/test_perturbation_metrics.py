@@ -28,7 +28,7 @@ ATTACK = [
 PGD = [perturbed(i, dict.fromkeys(MODELS, "rf"), row="pgd-8") for i in range(4)]
 MEASURES = {
     "images", "clean_accuracy", "white_box_success", "transfer_success", "sibling_success", "transfer_mean",
-    "white_box_mean", "label_kept", "transfer_kept", "white_box_kept",
+    "white_box_mean", "white_box_all_right", "label_kept", "transfer_kept", "white_box_kept",
     "defended_success", "defended_white_box", "perceptual_distance", "ssim", "psnr", "l2", "linf", "colour_difference",
     "reconstruction_psnr", "kernel_distance", "frechet_distance", "seconds_per_image",
 }  # fmt: skip
@@ -52,6 +52,21 @@ def test_successes_by_hand() -> None:
     assert found["transfer_mean"]["n"] == 3
     assert found["white_box_mean"] == found["white_box_success"]["seen"]
     assert (found["audit"], found["images"], found["models"]) == ("perturbation", 4, MODELS)
+
+
+def test_where_all_models_were_right() -> None:
+    """The third model was wrong on picture 1: only 0 and 2 count, of which one is fooled."""
+    shown = [
+        perturbed(0, {"seen": "rf", "one": "rk", "kin": "rk"}),
+        perturbed(1, {"seen": "rf", "one": "rf", "kin": "wf"}),
+        perturbed(2, {"seen": "rk", "one": "rf", "kin": "rf"}),
+    ]
+    roles = {name: MODELS[name] for name in ("seen", "one", "kin")}
+    found = perturbation_metrics(shown, roles, resamples=200)
+    assert (found["white_box_all_right"]["value"], found["white_box_all_right"]["n"]) == (0.5, 2)
+    assert found["white_box_mean"]["value"] == pytest.approx(2 / 3)
+    assert metrics(ATTACK)["white_box_all_right"]["n"] == 1
+    assert metrics(ATTACK[1:])["white_box_all_right"] is None
 
 
 def test_siblings_stand_apart() -> None:

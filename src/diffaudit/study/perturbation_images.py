@@ -14,6 +14,7 @@ from diffaudit.study.perturbation_metrics import (
     models_of,
     success_if_kept,
     success_on_right,
+    success_where_all_right,
 )
 from diffaudit.study.row_images import Measures, Reader, RowImages, of_row, tabulated
 
@@ -24,16 +25,18 @@ def perturbation_images(
     """The images of one row from its records by seed; ``models`` gives each model's role.
 
     Columns: ``transfer_mean`` and ``white_box_mean`` (:func:`~diffaudit.study.perturbation_metrics.success_on_right`
-    of the held-out models and of the surrogates), where labels can be asked again ``label_kept``, ``transfer_kept`` and
-    ``white_box_kept``, ``transfer.<model>``, ``sibling.<model>``, ``defended.<defence>``
-    (the mean over the held-out models), the distances, and ``iterations``. In a share, an image that no model got
-    right does not count. ``transfer_mean`` is the mean of the votes ``transfer.<model>``.
+    of the held-out models and of the surrogates), ``white_box_all_right`` (the surrogates where every model was right),
+    where labels can be asked again ``label_kept``, ``transfer_kept`` and ``white_box_kept``, ``transfer.<model>``,
+    ``sibling.<model>``, ``defended.<defence>`` (the mean over the held-out models), the distances, and ``iterations``.
+    In a share, an image that no model got right does not count. ``transfer_mean`` is the mean of the votes
+    ``transfer.<model>``.
     """
     found = [record for rows in records.values() for record in rows]
     surrogates, heldout = models_of(models, "surrogate"), models_of(models, "heldout")
     shares: dict[str, Any] = {
         "transfer_mean": lambda record: success_on_right(record, heldout),
         "white_box_mean": lambda record: success_on_right(record, surrogates),
+        "white_box_all_right": lambda record: success_where_all_right(record, surrogates),
     }
     if any(record.label_kept is not None for record in found):
         shares |= {

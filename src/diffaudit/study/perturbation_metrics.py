@@ -49,6 +49,7 @@ def perturbation_metrics(
     - ``transfer_mean``: per image the share of the held-out models fooled, among those that were right on the clean
       picture (:func:`success_on_right`); images that none got right are left out. ``white_box_mean`` is that of the
       surrogates.
+    - ``white_box_all_right``: ``white_box_mean`` over the pictures that **every** model of the run first got right.
     - ``defended_success``: by defence, the same with each held-out model behind the defence, so that it is read against
       ``transfer_mean``; ``defended_white_box`` is that of the surrogates.
     - ``label_kept``: the share of the images that still deserve their label, where a rule can tell.
@@ -62,8 +63,8 @@ def perturbation_metrics(
     every picture is of another person or scene, and what is audited is a population of pictures. Row `rebuilt`, under
     ``references``, is what DDIM inversion and decoding alone give: the part of a success that no perturbation made.
     Beside the contract stand ``classes``, ``clusters``, ``targeted``, ``sibling_success``, ``white_box_mean``,
-    ``defended_white_box``, ``label_kept``, ``transfer_kept``, ``white_box_kept``, ``l2``, ``colour_difference``, the
-    two distances of sets, ``residual_added``, ``own_ruler`` and ``notes``.
+    ``white_box_all_right``, ``defended_white_box``, ``label_kept``, ``transfer_kept``, ``white_box_kept``, ``l2``,
+    ``colour_difference``, the two distances of sets, ``residual_added``, ``own_ruler`` and ``notes``.
 
     Args:
         records: of one run, in any order.
@@ -115,6 +116,11 @@ def success_on_right(record: PerturbationRecord, models: Collection[str]) -> flo
     """
     right = [name for name in models if record.clean_hits[name]]
     return sum(record.fooled[name] for name in right) / len(right) if right else None
+
+
+def success_where_all_right(record: PerturbationRecord, models: Collection[str]) -> float | None:
+    """Return the share of ``models`` fooled; None unless every model of the run was right on the clean picture."""
+    return success_on_right(record, models) if all(record.clean_hits.values()) else None
 
 
 def kept(record: PerturbationRecord) -> float | None:
@@ -177,6 +183,9 @@ class _Summary:
             "sibling_success": {name: self._success(name) for name in models_of(self.models, "sibling")},
             "transfer_mean": self._shares([success_on_right(record, heldout) for record in self.records]),
             "white_box_mean": self._shares([success_on_right(record, surrogates) for record in self.records]),
+            "white_box_all_right": self._shares(
+                [success_where_all_right(record, surrogates) for record in self.records]
+            ),
             "label_kept": self._shares([kept(record) for record in self.records]),
             "transfer_kept": self._shares([success_if_kept(record, heldout) for record in self.records]),
             "white_box_kept": self._shares([success_if_kept(record, surrogates) for record in self.records]),
