@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from diffaudit.settings import load_audit
+
 REPOSITORY = Path(__file__).parents[1]
 PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("benchmarks/*/*.md")])
 
@@ -25,3 +27,13 @@ def test_every_test_that_the_table_of_faults_names_is_there() -> None:
 def test_what_a_page_links_is_there(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+def test_every_settings_file_of_the_readme_loads(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    names = []
+    for number, block in enumerate(blocks):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(block, encoding="utf-8")
+        names.append((load_audit(path).audit, load_audit(path).name))
+    assert names == [("inversion", "mine"), ("perturbation", "mine")]

@@ -226,11 +226,11 @@ def settings(
 ) -> None:
     """Check a settings file of either audit and print it complete, every default filled in."""
     from diffaudit.configurations import settings_path
-    from diffaudit.settings import dump_settings, load_audit
+    from diffaudit.settings import dump_settings, load_audit, settings_schema
 
     checked = load_audit(settings_path(file))
     if schema:
-        typer.echo(json.dumps(type(checked).model_json_schema(), indent=2))
+        typer.echo(json.dumps(settings_schema(type(checked)), indent=2))
     else:
         typer.echo(dump_settings(checked), nl=False)
 

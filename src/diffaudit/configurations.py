@@ -16,16 +16,21 @@ def configuration_names() -> list[str]:
     return sorted(path.stem for path in configuration_folder().glob("*.yaml"))
 
 
-def settings_path(given: str) -> Path:
+def settings_path(given: str, *, key: str = "settings", folder: Path = Path()) -> Path:
     """The file that ``given`` means: a bare name such as ``quick`` is a shipped configuration, all else a path.
+
+    Args:
+        given: a word without a folder and without an ending is bare; a file of the user's is always reached as
+            ``./word``.
+        key: what an error calls it.
+        folder: where paths are taken from.
 
     Raises:
         InvalidSetting: there is no such file.
     """
-    # A word without a folder and without an ending: a file of the user's is always reached as `./word`.
-    bare = given.isidentifier() or given.replace("-", "_").isidentifier()
-    path = configuration_folder() / f"{given}.yaml" if bare else Path(given)
+    bare = given.replace("-", "_").isidentifier()
+    path = configuration_folder() / f"{given}.yaml" if bare else folder / given
     if not path.is_file():
         names = ", ".join(configuration_names()) or "none found"
-        raise InvalidSetting("settings", f"be a YAML file or a shipped configuration ({names})", given)
+        raise InvalidSetting(key, f"be a YAML file or a shipped configuration ({names})", given)
     return path

@@ -121,7 +121,7 @@ def test_every_fault_is_told_at_once(load: Load, ablation_values: dict[str, Any]
         ({"rows": []}, "`rows` should have at least 1 item"),
         ({"classes": 5}, "`classes"),
         ({"base": "nosuch"}, "`base` should be a YAML file or a shipped configuration"),
-        ({"base": "nosuch.yaml"}, "the file should be readable"),
+        ({"base": "nosuch.yaml"}, "`base` should be a YAML file or a shipped configuration"),
         ({"rows": [{"name": "a/b"}]}, "`rows.0.name` should match pattern"),
         ({"rows": [{"name": "baseline", "mode": "rolout"}]}, "`rows.0.mode.0` should be 'one_step', 'rollout' or None"),
         ({"metric": 1}, "`metric` should be left out: no such key."),

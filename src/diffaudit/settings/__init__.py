@@ -16,20 +16,20 @@ from diffaudit.settings.attack import (
     UncertaintyWeights,
 )
 from diffaudit.settings.base import Section
+from diffaudit.settings.files import SettingsError, read_mapping
 from diffaudit.settings.inversion import Classes, InversionSettings
 from diffaudit.settings.judging import JudgeModel, Judging, NearestMean
 from diffaudit.settings.latents import Attention, LatentPath, Layers, Mask, NullText, Prompts
 from diffaudit.settings.loading import (
     AuditSettings,
     Kind,
-    SettingsError,
     check_perturbation,
     check_settings,
     dump_settings,
     load_audit,
     load_perturbation,
     load_settings,
-    read_mapping,
+    settings_schema,
 )
 from diffaudit.settings.models import (
     AttributeModel,
@@ -216,5 +216,6 @@ __all__ = [
     "load_perturbation",
     "load_settings",
     "read_mapping",
+    "settings_schema",
     "weights_by_stage",
 ]

@@ -8,8 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from diffaudit._faults import faults
-from diffaudit._yaml import parse_yaml
-from diffaudit.errors import DiffauditError
+from diffaudit.settings.files import SettingsError, read_settings
 from diffaudit.settings.inversion import InversionSettings
 from diffaudit.settings.perturbation import PerturbationSettings
 
@@ -17,20 +16,13 @@ AuditSettings = InversionSettings | PerturbationSettings
 Kind = TypeVar("Kind", InversionSettings, PerturbationSettings)
 
 
-class SettingsError(DiffauditError, ValueError):
-    """Every fault of a settings file, a line each: key, rule, value found."""
-
-    def __init__(self, source: str, faults: Sequence[str]) -> None:
-        self.faults = list(faults)
-        lines = "\n".join(f"  {fault}" for fault in faults)
-        super().__init__(f"{source}: {len(faults)} fault{'s' if len(faults) != 1 else ''}\n{lines}")
-
-
 def load_settings(path: Path | None, overrides: Mapping[str, Any] | None = None) -> InversionSettings:
     """Reads an inversion's YAML file (None: the defaults), lays ``overrides`` (dotted keys) over it and checks it.
 
+    A file may lie over another one: see :func:`~diffaudit.settings.files.read_settings`.
+
     Raises:
-        SettingsError: the file is missing, is no YAML mapping, or breaks rules; all faults at once.
+        SettingsError: the file or its base is missing, is no YAML mapping, or breaks rules; all faults at once.
     """
     return _loaded(path, overrides, InversionSettings)
 
@@ -42,7 +34,7 @@ def load_perturbation(path: Path | None, overrides: Mapping[str, Any] | None = N
 
 def load_audit(path: Path) -> AuditSettings:
     """The settings of either audit, as the file's own key ``audit`` says."""
-    values = read_mapping(path)
+    values = read_settings(path)
     return load_perturbation(path) if values.get("audit") == "perturbation" else load_settings(path)
 
 
@@ -58,7 +50,7 @@ def check_perturbation(values: Mapping[str, Any], source: str = "settings") -> P
 
 def _loaded(path: Path | None, overrides: Mapping[str, Any] | None, kind: type[Kind]) -> Kind:
     source = "settings" if path is None else str(path)
-    values = {} if path is None else read_mapping(path)
+    values = {} if path is None else read_settings(path)
     unplaced = []
     for key, value in (overrides or {}).items():
         top = key.partition(".")[0]
@@ -73,28 +65,6 @@ def _loaded(path: Path | None, overrides: Mapping[str, Any] | None, kind: type[K
     return _checked(values, source, kind)
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
-    """The keys of a YAML file, unchecked; none where it is empty.
-
-    Raises:
-        SettingsError: the file cannot be read, or is no YAML mapping.
-    """
-    source = str(path)
-    try:
-        values = parse_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(source, [f"the file should be readable. Found: {error.strerror}."]) from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(source, ["the file should be text in UTF-8. Found other bytes."]) from error
-    except ValueError as error:
-        raise SettingsError(source, [f"the file should be YAML. Found: {error}."]) from error
-    if values is None:
-        values = {}
-    if not isinstance(values, dict):
-        raise SettingsError(source, [f"the file should be a mapping of keys. Found a {type(values).__name__}."])
-    return values
-
-
 def _checked(values: Mapping[str, Any], source: str, kind: type[Kind]) -> Kind:
     try:
         return kind.model_validate(dict(values))
@@ -105,6 +75,13 @@ def _checked(values: Mapping[str, Any], source: str, kind: type[Kind]) -> Kind:
 def dump_settings(settings: AuditSettings) -> str:
     """The resolved settings as YAML, complete: reading it back gives equal settings."""
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def settings_schema(kind: type[AuditSettings]) -> dict[str, Any]:
+    """The JSON schema of a settings file: every key of the settings, and ``base``."""
+    schema = kind.model_json_schema()
+    based = {"type": ["string", "null"], "default": None, "description": "A settings file, or a shipped one by name."}
+    return {**schema, "properties": {"base": based, **schema["properties"]}}
 
 
 def _faults_of(values: Mapping[str, Any], kind: type[Kind]) -> list[str]:

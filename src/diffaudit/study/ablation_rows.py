@@ -58,9 +58,9 @@ def load_ablation(path: Path) -> Ablation:
     except ValidationError as error:
         raise SettingsError(str(path), faults(error, values)) from error
     try:
-        base = _base(settings.base, path)
+        base = None if settings.base is None else settings_path(settings.base, key="base", folder=path.parent)
     except InvalidSetting as error:
-        raise SettingsError(str(path), [str(error).replace("`settings`", "`base`", 1)]) from error
+        raise SettingsError(str(path), [str(error)]) from error
     _load(settings, base, {})
     found: list[str] = []
     references = _references(settings, base)
@@ -82,13 +82,6 @@ def load_ablation(path: Path) -> Ablation:
             for row, makes in zip(resolved, making, strict=True)
         ),
     )
-
-
-def _base(named: str | None, beside: Path) -> Path | None:
-    """The base's file; None where the rows lie over the defaults."""
-    if named is None:
-        return None
-    return settings_path(named) if _is_bare(named) else beside.parent / named
 
 
 def _load(settings: AnyAblation, base: Path | None, overrides: Mapping[str, Any]) -> AuditSettings:
@@ -148,7 +141,3 @@ def _resolved(
         found += [f"{key}: {fault}" for fault in error.faults]
         return None
     return PlannedRow(row.name, mode, row.name == "baseline" if row.baseline is None else row.baseline, checked)
-
-
-def _is_bare(base: str) -> bool:
-    return base.replace("-", "_").isidentifier()
