@@ -1,6 +1,7 @@
 """The table of a study whose every image is known: two seeds, eight classes, two images of each."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,17 @@ def test_the_seconds_of_a_run_that_was_stopped_are_not_known(
     for seed in ("0", "1"):
         (finished / "runs" / "rollout-B" / seed / "manifest.json").write_text('{"state": "finished", "tries": 2}')
     assert row_named(ablation_table(load(ablation_values), finished, command=""), "B")["seconds"] is None
+
+
+def test_a_learned_weight_at_its_bound_is_told(load: Load, ablation_values: dict[str, Any], finished: Path) -> None:
+    ablation_values["rows"][1]["set"] |= {
+        "weighting": {"kind": "uncertainty"},
+        "terms.cls": [{"kind": "top_k", "bounded": True}],
+    }
+    curves = finished / "runs" / "rollout-B" / "1" / "curves.jsonl"
+    curves.write_text(curves.read_text().replace('"id": 1.0', f'"id": {math.exp(4) / 2}'))
+    table = ablation_table(load(ablation_values), finished, command="")
+    assert "rollout-B: the learned weight of id ended at its bound in seeds [1]." in table["notes"]
 
 
 def test_the_hash_knows_every_rows_settings(load: Load, ablation_values: dict[str, Any]) -> None:

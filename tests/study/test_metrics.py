@@ -66,6 +66,7 @@ def test_accuracies_by_hand() -> None:
     assert found["judge_accuracy_top5"]["value"] == (1 + 1 + 0 + 0.5) / 4
     assert found["judges"]["judge0"]["value"] == 0.75
     assert found["judges"]["judge1"]["value"] == 0.25
+    assert {name: rate["value"] for name, rate in found["judges_top5"].items()} == {"judge0": 0.75, "judge1": 0.5}
     assert found["overfit_gap"]["value"] == 0.25
     assert found["identity_cosine"]["value"] == pytest.approx(0.55)
     assert found["attribute_error"]["expression"]["value"] == pytest.approx(0.6)

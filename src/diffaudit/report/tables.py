@@ -67,14 +67,17 @@ def results_table(metrics: Json) -> Table:
 
 
 def judges_table(metrics: Json) -> Table:
-    """Top-1 accuracy by judge and row."""
+    """Top-1 and top-5 accuracy by judge and row."""
     rows = [(row, measures) for row in ROWS if (measures := row_metrics(metrics, row.key)) and measures.get("judges")]
     columns = [
-        Measure(f"judges.{name}", name, "up", True, f"top-1 accuracy of judge {name}") for name in metrics["judges"]
+        Measure(f"{key}.{name}", f"{name}{words}", "up", True, f"top-{places} accuracy of judge {name}")
+        for key, words, places in (("judges", "", 1), ("judges_top5", ", top 5", 5))
+        for name in metrics.get(key, {})
     ]
     return Table(
         "judges",
-        "Top-1 accuracy by judge, in percent; intervals are 95 % bootstraps clustered by class.",
+        "Accuracy by judge, of its first choice and of its first five, in percent; intervals are 95 % bootstraps "
+        "clustered by class.",
         tuple(columns),
         tuple(table_line(row, measures, columns) for row, measures in rows),
     )

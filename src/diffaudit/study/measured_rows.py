@@ -10,9 +10,10 @@ from typing import Any, assert_never
 
 import numpy as np
 
-from diffaudit.records import RunFolder
+from diffaudit.records import RunFolder, read_curves
 from diffaudit.settings import InversionSettings, PerturbationSettings
 from diffaudit.study.inversion_images import inversion_reader, inversion_seconds
+from diffaudit.study.learned_weights import weights_at_bounds
 from diffaudit.study.perturbation_images import perturbation_reader, perturbation_seconds
 from diffaudit.study.planned_rows import Ablation, PlannedRow, row_key, run_folder
 from diffaudit.study.reference_rows import START_ROWS, references_of, start_of
@@ -65,7 +66,7 @@ def measured_rows(ablation: Ablation, folder: Path, notes: list[str]) -> list[Ta
                 assert_never(planned.settings)
         metrics = {seed: json.loads(run.metrics.read_text(encoding="utf-8")) for seed, run in runs.items()}
         timed = {seed: metrics[seed] for seed, run in runs.items() if not _was_stopped(run)}
-        said: list[str] = []
+        said = _bounds(planned.settings, runs) if isinstance(planned.settings, InversionSettings) else []
         rows.append(
             TableRow(
                 planned.name,
@@ -116,6 +117,15 @@ def steadiness(runs: Sequence[Json]) -> Json:
         "clipped_steps": _mean_known([run["clipped_steps"] for run in runs]),
         "irregular_steps": _mean_known([run["irregular_steps"] for run in runs]),
     }
+
+
+def _bounds(settings: InversionSettings, runs: Mapping[int, RunFolder]) -> list[str]:
+    """A sentence for every group whose learned weight ended at a bound."""
+    ended: dict[str, list[int]] = {}
+    for seed, run in runs.items():
+        for group in weights_at_bounds(read_curves(run.curves), settings):
+            ended.setdefault(group, []).append(seed)
+    return [f"the learned weight of {group} ended at its bound in seeds {found}." for group, found in ended.items()]
 
 
 def _finished_runs(ablation: Ablation, folder: Path, row: PlannedRow) -> dict[int, RunFolder]:

@@ -45,8 +45,8 @@ def inversion_metrics(
     judge accuracy over the same images. ``successes`` are the measures of the images that *every* judge recognises.
     ``versus_start`` is the judge accuracy minus that of row ``start``, paired by class and sample. ``stability`` is
     that of :func:`~diffaudit.study.stability.stability`, ``distribution`` that of
-    :func:`~diffaudit.study.distribution.distribution_metrics`. Beside the contract there are ``successes``,
-    ``versus_start``, ``travel`` and ``notes``, which say what was left out and why.
+    :func:`~diffaudit.study.distribution.distribution_metrics`. Beside the contract there are ``judges_top5``,
+    ``successes``, ``versus_start``, ``travel`` and ``notes``, which say what was left out and why.
 
     A measure that no image has is null (in ``reference``, where rows differ in what applies, it is left out), and so
     is one that some image has as NaN or infinity: a mean over the rest would be another measure. Every interval draws
@@ -165,6 +165,7 @@ class _Summary:
             "judge_accuracy": self._rate(record.judge_accuracy for record in self.records),
             "judge_accuracy_top5": self._rate(record.judge_accuracy_top5 for record in self.records),
             "judges": {name: self._rate(record.judges[name].hit for record in self.records) for name in judges},
+            "judges_top5": {name: self._rate(record.judges[name].top5 for record in self.records) for name in judges},
             "overfit_gap": self._mean(
                 "overfit_gap", [record.target_hit - record.judge_accuracy for record in self.records]
             ),

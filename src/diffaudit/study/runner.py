@@ -20,6 +20,7 @@ from diffaudit.records import ROWS, RunFolder, read_curves, read_records, write_
 from diffaudit.settings import InversionSettings
 from diffaudit.study.checkpoints import load_tensors, save_tensors
 from diffaudit.study.distribution import Embedded, distribution_metrics
+from diffaudit.study.learned_weights import weights_at_bounds
 from diffaudit.study.manifest import begin_manifest, claim, finish_manifest
 from diffaudit.study.metrics import inversion_metrics
 from diffaudit.study.pictures import save_pictures
@@ -68,11 +69,13 @@ def run_inversion(
             if settings.reference_rows and attacker.prior.words is None:
                 rows["oracle"] = _oracle(run, attacker, judge, projector)
             distribution, notes = _judge(run, attacker, judge, rows)
-    records = read_records(run.folder.records)
+    records, curves = read_records(run.folder.records), read_curves(run.folder.curves)
     seconds = run.spent()
+    for group, weight in weights_at_bounds(curves, settings).items():
+        notes.append(f"{group}: the learned weight ended at its bound, {weight:.3g}; scale the terms to free it.")
     metrics = inversion_metrics(
         records,
-        curves=read_curves(run.folder.curves),
+        curves=curves,
         seconds=seconds,
         clip=settings.optimiser.clip,
         distribution=distribution,
