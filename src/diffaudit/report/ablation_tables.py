@@ -43,8 +43,9 @@ def ablation_tables(ablation: Json) -> list[RowTable]:
     tables = [results(rows, layout), differences(rows, layout, correction)]
     for name, members in ablation["tables"].items():
         kept = [row for row in rows if row["name"] in members]
+        framed = [row for row in rows if row["name"] in members or row["reference"]]
         tables += [
-            results(kept, layout, f"{name}-results"),
+            results(framed, layout, f"{name}-results"),
             differences(kept, layout, correction, f"{name}-differences"),
         ]
     if ablation["contrasts"]:

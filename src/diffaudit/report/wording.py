@@ -105,7 +105,8 @@ MEASURES = (
         "Diversity",
         "varied",
         False,
-        "mean perceptual distance between the images of one person; near 0 means the same image again and again",
+        "mean perceptual distance between the images of one person, by the network of the attack's perceptual term; "
+        "near 0 means the same image again and again",
     ),
     Measure(
         "embedding_variance",
@@ -120,7 +121,8 @@ MEASURES = (
         "Distance to source",
         "nearer",
         False,
-        "perceptual distance to the public source picture; lower is nearer to the source, not better",
+        "perceptual distance to the public source picture, by the network of the attack's perceptual term; lower is "
+        "nearer to the source, not better",
     ),
     Measure(
         "factor_error",
