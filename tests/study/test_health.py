@@ -76,6 +76,14 @@ def test_a_gradient_that_broke() -> None:
     assert (line.passed, line.advice) == (False, "Not finite: cls. Lower the learning rate.")
 
 
+def test_a_term_that_bursts_beneath_the_others_shows() -> None:
+    """Once in four looks ten times its median and more; the panel says so and passes, for it pulls."""
+    burst = {"gradient_norms": {"cls": 1.0, "id": 2.1}}
+    line = line_of("term gradients", points_with({}, {}, {}, burst))
+    assert line.detail == "cls 1.0e+00 to 1.0e+00, id 2.0e-01 to 2.1e+00 (vanished or burst in 25% of the looks)"
+    assert line.passed
+
+
 def test_two_terms_that_undo_each_other() -> None:
     def looks(*cosines: float | None) -> list[HealthPoint]:
         return points_with(*[{"gradient_cosines": {"cls": {"id": cosine, "prior": 0.1}}} for cosine in cosines])

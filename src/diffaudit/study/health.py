@@ -5,9 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from diffaudit.records import HealthPoint
+from diffaudit.study.stability import VANISHED, irregular
 
 UNIT_TOLERANCE = 1e-5
-VANISHED = 1e-8
 CONFLICT = -0.5
 """Mean cosine below which a pair fails: the sum of two gradients of one length is then shorter than either."""
 LIGHT_SHARE = 0.05
@@ -118,14 +118,14 @@ def _cosines(points: Sequence[HealthPoint]) -> HealthLine | None:
 
 
 def _gradients(points: Sequence[HealthPoint]) -> HealthLine | None:
-    norms: dict[str, list[float]] = {}
+    norms: dict[str, list[tuple[str, float]]] = {}
     for point in points:
         for name, norm in point.gradient_norms.items():
-            norms.setdefault(name, []).append(norm)
+            norms.setdefault(name, []).append((point.stage, norm))
     if not norms:
         return None
-    dead = [name for name, values in norms.items() if not any(norm >= VANISHED for norm in values)]
-    broken = [name for name, values in norms.items() if not all(math.isfinite(norm) for norm in values)]
+    dead = [name for name, looks in norms.items() if not any(norm >= VANISHED for _, norm in looks)]
+    broken = [name for name, looks in norms.items() if not all(math.isfinite(norm) for _, norm in looks)]
     advice = []
     if dead:
         advice.append(f"Never pulled at what is trained: {', '.join(dead)}. Leave out, or train what they depend on.")
@@ -134,9 +134,15 @@ def _gradients(points: Sequence[HealthPoint]) -> HealthLine | None:
     return HealthLine(
         name="term gradients",
         passed=not advice,
-        detail=", ".join(f"{name} {min(values):.1e} to {max(values):.1e}" for name, values in norms.items()),
+        detail=", ".join(f"{name} {_spread(looks)}" for name, looks in norms.items()),
         advice=" ".join(advice),
     )
+
+
+def _spread(looks: Sequence[tuple[str, float]]) -> str:
+    """The least and the largest norm and, where there are such, the share that vanished or burst."""
+    norms, odd = [norm for _, norm in looks], sum(irregular(looks)) / len(looks)
+    return f"{min(norms):.1e} to {max(norms):.1e}" + (f" (vanished or burst in {odd:.0%} of the looks)" if odd else "")
 
 
 def _conflicts(points: Sequence[HealthPoint]) -> HealthLine | None:

@@ -3,12 +3,15 @@
 import math
 from bisect import insort
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from diffaudit.records import CurvePoint
+
+VANISHED = 1e-8
+"""Below this a gradient norm counts as none."""
 
 
 def stability(curves: Sequence[CurvePoint], *, clip: float | None = None) -> dict[str, Any]:
@@ -22,7 +25,7 @@ def stability(curves: Sequence[CurvePoint], *, clip: float | None = None) -> dic
 
     The gradient norm is one number a step: that of the weighted sum of all terms, before clipping, over all parameters
     that the step moves but the sigmas of learned weights. A term that vanishes or bursts beneath the others does not
-    show in it; the health panel looks at each term.
+    show in it; the health panel says the same of each term.
     """
     last = curves[len(curves) - math.ceil(len(curves) / 4) :]
     terms = dict.fromkeys(name for point in curves for name in point.parts)
@@ -52,13 +55,24 @@ def coefficient_of_variation(values: Sequence[float]) -> float | None:
 
 
 def irregular_steps(curves: Sequence[CurvePoint]) -> list[bool]:
-    """Return for each step whether its gradient vanished (< 1e-8), broke (not finite) or burst (> 10 x the median)."""
+    """Return :func:`irregular` of the gradient norm of every step."""
+    return irregular((point.stage, point.gradient_norm) for point in curves)
+
+
+def irregular(norms: Iterable[tuple[str, float]]) -> list[bool]:
+    """Return of each gradient norm whether it vanished (< 1e-8), broke (not finite) or burst (> 10 x the median).
+
+    ``norms`` are in order, each with its stage; the median is that of the stage's earlier ones.
+
+    >>> irregular([("embed", 1.0), ("embed", 1.2), ("embed", 12.0), ("adapt", 12.0), ("adapt", 0.0)])
+    [False, False, True, False, True]
+    """
     earlier: dict[str, list[float]] = defaultdict(list)
     found = []
-    for point in curves:
-        norm, before = point.gradient_norm, earlier[point.stage]
+    for stage, norm in norms:
+        before = earlier[stage]
         burst = bool(before) and norm > 10 * (before[(len(before) - 1) // 2] + before[len(before) // 2]) / 2
-        found.append(norm < 1e-8 or not math.isfinite(norm) or burst)
+        found.append(norm < VANISHED or not math.isfinite(norm) or burst)
         if math.isfinite(norm):
             insort(before, norm)
     return found
