@@ -7,8 +7,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from diffaudit.configurations import settings_path
 from diffaudit.settings import (
     FeatureTerm,
+    FixedWeights,
     InversionSettings,
     NoiseTerm,
     SettingsError,
@@ -18,6 +20,7 @@ from diffaudit.settings import (
     UncertaintyWeights,
     check_settings,
     dump_settings,
+    load_settings,
 )
 from diffaudit.settings.schemes import LEAD, with_schemes
 
@@ -44,6 +47,70 @@ def test_each_letter_changes_its_own_groups() -> None:
     }
     assert changed == {"A": ["prior"], "B": ["cls", "id"], "C": ["perc"]}
     assert isinstance(check_settings({"schemes": ["D"]}).weighting, UncertaintyWeights)
+
+
+SPELLED = {"pose": 0.3, "expression": 0.3, "illumination": 0.2}
+"""What a file writes out where the letter leaves the weights of attributes to the estimator."""
+
+
+@pytest.mark.parametrize(
+    ("name", "letters"),
+    [
+        ("two_stage", ""),
+        ("warmup", ""),
+        ("protect_release", ""),
+        ("uncertainty", "D"),
+        ("fast", "B"),
+        ("balanced", "BC"),
+        ("automatic", "BD"),
+        ("complete", "ABCD"),
+    ],
+)
+def test_a_file_writes_out_what_its_letters_stand_for(name: str, letters: str) -> None:
+    written, lettered = load_settings(settings_path(name)), check_settings({"schemes": list(letters)})
+    terms = lettered.terms.model_dump()
+    for term in terms["perc"]:
+        if term["kind"] == "attributes":
+            term["weights"] = SPELLED
+    assert written.terms.model_dump() == terms
+    assert written.weighting == lettered.weighting
+
+
+def said(settings: InversionSettings, group: str) -> list[dict[str, Any]]:
+    """The group's terms as mappings, without a scale: none has one."""
+    terms = [term.model_dump() for term in getattr(settings.terms, group)]
+    assert {term.pop("scale") for term in terms} == {"none"}
+    return terms
+
+
+def test_numbers_of_the_baseline_are_the_methods() -> None:
+    settings = check_settings({"weighting": {"kind": "fixed"}})
+    assert settings.weighting == FixedWeights(weights={"prior": 1.2, "cls": 1.0, "id": 0.8, "perc": 0.5, "reg": 0.2})
+    assert said(settings, "prior") == [{"kind": "noise", "distance": "mse", "schedule": "constant", "factor": 1.0}]
+    top_k = {"kind": "top_k", "k": 1, "k_min": 2, "bounded": False, "margin": 0.0, "factor": 1.0}
+    assert said(settings, "cls") == [top_k, {"kind": "feature", "centres": "pseudo", "factor": 0.5}]
+    assert said(settings, "id") == [{"kind": "identity", "factor": 1.0}]
+    assert said(settings, "perc") == [{"kind": "perceptual", "form": "plain", "factor": 1.0}]
+
+
+def test_numbers_of_the_letters_are_the_methods() -> None:
+    settings = check_settings({"schemes": ["A", "B", "C"]})
+    assert said(settings, "prior") == [{"kind": "noise", "distance": "cosine", "schedule": "cosine", "factor": 1.0}]
+    assert said(settings, "cls") == [
+        {"kind": "top_k", "k": None, "k_min": 2, "bounded": False, "margin": 0.0, "factor": 1.0},
+        {"kind": "feature", "centres": "learned", "factor": 0.5},
+        {"kind": "logit_margin", "margin": 1.0, "factor": 0.3},
+    ]
+    assert said(settings, "id") == [
+        {"kind": "contrastive", "form": "smooth", "margin": 0.4, "sharpness": 64.0, "factor": 1.0}
+    ]
+    assert said(settings, "perc") == [
+        {"kind": "attributes", "distance": "l1", "weights": None, "factor": 0.6},
+        {"kind": "perceptual", "form": "hierarchical", "factor": 0.4},
+        {"kind": "diversity", "factor": 0.1},
+    ]
+    assert settings.terms.bank.model_dump() == {"capacity": 4096, "per_image": 64, "interval": 50}
+    assert settings.terms.identity_anchor == "learned"
 
 
 def test_learned_weights_take_bounded_margins() -> None:

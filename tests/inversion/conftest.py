@@ -54,6 +54,18 @@ class StubUnet(nn.Module):
         return (self.answer(latents, timesteps, encoder_hidden_states),)
 
 
+class Pixels(nn.Module):
+    """An autoencoder that changes nothing: a latent is the picture itself, from -1 to 1."""
+
+    config = SimpleNamespace(scaling_factor=1.0)
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return latents
+
+
 class Unchanged(IdentityProjector):
     """The embedding itself as the only token."""
 
@@ -66,9 +78,7 @@ def closed_form_prior() -> Callable[[Callable[[Tensor, Tensor, Tensor], Tensor]]
     """A prior whose noise is a given function of noisy latents, time steps and embeddings ``(B, 1, D)``."""
 
     def make(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> DiffusionPrior:
-        autoencoder = nn.Module()
-        autoencoder.config = SimpleNamespace(scaling_factor=1.0)  # type: ignore[assignment]
-        return DiffusionPrior(autoencoder, StubUnet(answer), DDIMScheduler(), projector=Unchanged(1, 1)).double()
+        return DiffusionPrior(Pixels(), StubUnet(answer), DDIMScheduler(), projector=Unchanged(1, 1)).double()
 
     return make
 

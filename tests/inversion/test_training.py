@@ -26,6 +26,7 @@ from diffaudit.study.checkpoints import Checkpoint
 from diffaudit.terms import Diversity, IdentityCosine, LearnedCentre, PriorNoise
 from diffaudit.terms.base import Term
 from diffaudit.weighting import Fixed, JacobianDescent, Uncertainty
+from diffaudit.weighting.gradient import GradientWeighting
 
 ROLLOUT = ImagePlan(mode="rollout", steps=2, gradient_steps=1, strength=0.9, guidance_scale=1.5)
 ONE_STEP = replace(ROLLOUT, mode="one_step", strength=0.4)
@@ -405,6 +406,50 @@ def test_a_report_says_what_the_step_did(state: TrainingState) -> None:
     assert reports[1].target_accuracy == pytest.approx(float(hits))
     assert [report.step for report in reports] == [0, 1, 2, 3]
     assert reports[0].gradient_norm > 0
+
+
+class Slopes(Term):
+    """The numbers 1, 2, 3, ..., one an image, times a factor that learns."""
+
+    lower_bound = 0.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, candidate: Candidate) -> Tensor:
+        return self.factor * torch.arange(1.0, len(candidate.image) + 1)
+
+
+class Alike(GradientWeighting):
+    """Every loss counts once."""
+
+    def forward(self, losses: Tensor, *_: object) -> Tensor:
+        return torch.ones_like(losses)
+
+
+@pytest.mark.parametrize("gradients", [None, Alike()])
+@pytest.mark.parametrize(("batch", "mean"), [(3, 2.0), (7, 4.0)])
+def test_what_is_descended_is_the_mean_over_the_images(
+    attacker: Attacker, batch: int, mean: float, gradients: GradientWeighting | None
+) -> None:
+    """So a step is as long whatever the batch: the mean of 1, 2, 3 is 2, and their sum, 6, is nowhere."""
+    entries = [Entry(name="slopes", group="perc", term=Slopes())]
+    state = started(attacker, Objective(entries, Fixed({"perc": 1.0})))
+    plan = replace(EMBED, steps=1, batch=batch)
+    reports: list[StepReport] = []
+    train_stage(
+        state,
+        plan,
+        ROLLOUT,
+        stage_optimiser(state, plan),
+        state.embedding,
+        seed=0,
+        gradient_weighting=gradients,
+        on_step=lambda report, _: reports.append(report),
+    )
+    assert [report.value for report in reports] == pytest.approx([mean])
+    assert [report.gradient_norm for report in reports] == pytest.approx([mean])
 
 
 def test_a_stage_with_nothing_to_train_is_refused(attacker: Attacker) -> None:

@@ -100,5 +100,14 @@ def test_a_claim_is_judged_in_every_mode_that_has_its_row() -> None:
 
 
 def test_every_claim_of_the_method_is_there() -> None:
-    assert [claim.row for claim in CLAIMS] == ["A", "A", "B", "B", "C", "A+B+C", "D", "D"]
-    assert all(claim.low <= claim.high for claim in CLAIMS)
+    """Points of success are hundredths of the judges' accuracy; that two agree is read as within 5 points."""
+    assert [(claim.row, claim.metric, claim.of, claim.low, claim.high) for claim in CLAIMS] == [
+        ("A", "identity_cosine", "difference", 0.2, 0.3),
+        ("A", "judge_accuracy", "difference", -0.02, -0.01),
+        ("B", "judge_accuracy", "difference", 0.03, 0.05),
+        ("B", "overfit_gap", "level", -0.05, 0.05),
+        ("C", "diversity", "relative", 0.15, 0.5),
+        ("A+B+C", "judge_accuracy", "difference", 0.06, 0.06),
+        ("D", "judge_accuracy", "difference", 0.04, 0.08),
+        ("D", "variation", "variation", -0.3, -0.3),
+    ]

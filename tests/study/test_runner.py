@@ -12,11 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
+from torch import Tensor
 
+from diffaudit.build import build_attacker
 from diffaudit.errors import InvalidSetting, MissingExtra, RunConflict, ThreatModelViolation
 from diffaudit.events import Event
+from diffaudit.inversion.attacker import Attacker
+from diffaudit.inversion.sampling import Reconstructions, sample
 from diffaudit.models.autoencoder import UnshuffleAutoencoder
 from diffaudit.models.bundled import save_network
 from diffaudit.models.networks import build_network
@@ -142,6 +147,39 @@ def test_optimised_pixels_are_a_row_of_their_own(
     page = RunFolder(folder).report.read_text()
     assert "not a reconstruction: these are adversarial examples of the target" in page
     assert page.count("with optimised pixels: no reconstruction") == 4
+
+
+def test_the_ceiling_is_drawn_under_the_true_mean_of_each_class(
+    tiny_values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the attacker's encoder, of the very pictures that the images are judged against."""
+    asked: list[Tensor] = []
+
+    def watching(attacker: Attacker, embeddings: Tensor, *rest: Any, **more: Any) -> Reconstructions:
+        asked.append(embeddings)
+        return sample(attacker, embeddings, *rest, **more)
+
+    monkeypatch.setattr("diffaudit.study.runner.sample", watching)
+    settings = check_settings(_with_steps(tiny_values | {"classes": [3, 5, 7]}, 0))
+    folder = run_inversion(settings, tmp_path / "run", command="test")
+    encoder, means = build_attacker(settings).encoder, []
+    for label in (3, 5, 7):
+        paths = sorted((folder / "images" / "reference").glob(f"{label:04d}-*.png"))
+        pictures = [torch.from_numpy(np.asarray(Image.open(path)) / 255).float() for path in paths]
+        means.append(encoder(torch.stack(pictures).permute(0, 3, 1, 2)).mean(0))
+    assert len(asked) == 3  # start, attack, oracle
+    torch.testing.assert_close(asked[-1], torch.stack([mean / mean.norm() for mean in means]))
+
+
+def test_the_floor_is_everyones_pictures_under_another_name(whole_run: dict[str, bytes]) -> None:
+    shown: dict[str, dict[str, list[bytes]]] = {"upper": {}, "lower": {}}
+    for name, content in whole_run.items():
+        _, row, file = Path(name).parts if name.endswith(".png") else ("", "", "")
+        if row in shown:
+            shown[row].setdefault(file.split("-")[0], []).append(content)
+    one, other = shown["upper"]
+    assert shown["upper"][one] != shown["upper"][other]
+    assert shown["lower"] == {one: shown["upper"][other], other: shown["upper"][one]}
 
 
 @pytest.mark.parametrize("moment", [1, 4, 7, 9, 11])
