@@ -1,6 +1,8 @@
 """Settings to a perturbation: each kind builds what it says, and the published baseline is the sum it is said to be."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from diffaudit.data.faces import sample_faces
 from diffaudit.data.rendering import render_faces
 from diffaudit.errors import InvalidSetting
 from diffaudit.models.attention import attention_layers
+from diffaudit.models.classifier import Classifier
 from diffaudit.models.conditioning import Condition
 from diffaudit.perturbation.adaea import AdaEA
 from diffaudit.perturbation.attack import attack
@@ -173,6 +176,14 @@ def test_dlr_does_not_know_the_scale_of_logits(values: dict[str, Any], goal: Any
         torch.testing.assert_close(found, lead / (logits[:, -1] - logits[:, -3]))
 
 
+def test_dlr_toward_a_goal_by_hand(values: dict[str, Any]) -> None:
+    """The true class leads the goal by 4 - 1 on a scale of 4 - (1 + 0) / 2, and follows it by 4 on one of 6 - 1 / 2."""
+    settings = settings_of(values, loss={"kind": "dlr"}, goal="distractor", terms=[])
+    drive = build_drive(settings, perturber_without_models(tuple("abcdef")), fake_scene())
+    logits = torch.tensor([[0.0, 4.0, 3.0, 1.0, 0.0, 0.0], [2.0, 0.0, 0.0, 0.0, 1.0, 6.0]])
+    torch.testing.assert_close(drive.loss(logits), torch.tensor([3 / 3.5, -4 / 5.5]))
+
+
 def test_a_goal_is_the_distractors(values: dict[str, Any]) -> None:
     scene = fake_scene()
     assert goal_of(settings_of(values), scene) is None
@@ -228,6 +239,61 @@ def test_every_rule_builds_and_weighs(
             assert getattr(one.rule, name) == ensemble[name]
     if ensemble["kind"] == "weighted":
         assert combined.weights[:, 0].tolist() == pytest.approx([0.75, 0.25])
+
+
+class Watching(nn.Module):
+    """Two classes; the lead of the first is ``gain`` for every byte that one colour of the only pixel is off 20."""
+
+    def __init__(self, channel: int, gain: float) -> None:
+        super().__init__()
+        self.channel, self.gain = channel, gain
+
+    def forward(self, images: Tensor) -> Tensor:
+        lead = self.gain * (255 * images[:, self.channel, 0, 0] - 20).abs()
+        return torch.stack([lead, torch.zeros_like(lead)], dim=1)
+
+
+def away(lead: Tensor) -> Tensor:
+    """The cross-entropy of the first class."""
+    return (1 + (-lead).exp()).log()
+
+
+def into(lead: Tensor) -> Tensor:
+    """``log(1 + p)`` of the second class."""
+    return (1 + 1 / (1 + lead.exp())).log()
+
+
+@pytest.mark.parametrize(("goal", "raised"), [(None, away), ("distractor", into)])
+@pytest.mark.parametrize("residual", [True, False])
+def test_adaea_steps_from_the_unperturbed_picture_and_raises_the_loss(
+    values: dict[str, Any], goal: Any, raised: Callable[[Tensor], Tensor], residual: bool
+) -> None:
+    """One model watches red, one green: a step of two bytes lowers the lead in one by 1 or by 0.8, in the other not.
+
+    From the picture a step toward byte 20 goes up, from the other one, which is not the unperturbed one, down.
+    """
+    leads = torch.tensor([[4.0, 2.0], [4.0, 2.0]])
+    red, green = 20 - leads[0] / 0.5, 20 - leads[1] / 0.4
+    picture = (torch.stack([red, green, green], dim=1) / 255)[:, :, None, None]
+    other = 60 / 255 - picture
+    scene = replace(
+        fake_scene(),
+        images=picture if residual else other,
+        rebuilt=other if residual else picture,
+        residual=picture - other if residual else None,
+        labels=torch.tensor([0, 0]),
+        distractors=torch.tensor([1, 1]),
+    )
+    settings = settings_of(values, ensemble={"kind": "adaea"}, loss={"kind": "ce"}, goal=goal, terms=[])
+    models = {
+        "red": Classifier(Watching(0, 0.5), size=None, fingerprint="red"),
+        "green": Classifier(Watching(1, 0.4), size=None, fingerprint="green"),
+    }
+    rule = build_drive(settings, replace(perturber_without_models(("a", "b")), surrogates=models), scene).rule
+    first, second = leads
+    others = torch.stack([raised(second) / raised(second - 0.8), raised(first) / raised(first - 1)])
+    assert isinstance(rule, AdaEA)
+    torch.testing.assert_close(rule.weights, (10 * others).softmax(0), rtol=1e-4, atol=1e-5)
 
 
 def test_an_ensembles_space_and_length(values: dict[str, Any]) -> None:
@@ -289,6 +355,13 @@ def test_what_a_term_is_told(values: dict[str, Any]) -> None:
     assert not plain.scales
 
 
+def test_what_a_term_of_the_picture_is_told(values: dict[str, Any]) -> None:
+    settings = settings_of(values, terms=[{"kind": "frequency", "detail": "wavelet"}, {"kind": "colour", "grid": 5}])
+    found: Any = build_terms(settings, build_perturber(settings, HAIR_LABELS), 1)
+    assert found.terms["frequency"].detail == "wavelet"
+    assert found.terms["colour"].grid == 5
+
+
 def test_no_terms_are_no_objective(values: dict[str, Any]) -> None:
     nothing: Any = None
     assert build_terms(settings_of(values, terms=[]), nothing, 1) is None
@@ -320,6 +393,12 @@ def test_no_more_is_recorded_than_is_read(
     assert {layer.place for layer in plans.recording.layers} == places
     assert (plans.recording.window, plans.recording.keep_heads) == ((0.5, 0.9), 0.9)
     assert not plans.recording.with_rival
+
+
+def test_heads_count_what_the_settings_say(values: dict[str, Any]) -> None:
+    asked = plans_of(values, terms=[KEPT["entropy"]], attention={"keep_heads": 0.7, "head_weights": [4, 1, 2, 3]})
+    assert (asked.recording.keep_heads, asked.recording.head_weights) == (0.7, (4.0, 1.0, 2.0, 3.0))
+    assert plans_of(values, terms=[KEPT["entropy"]]).recording.head_weights is None
 
 
 def test_a_mask_has_layers_and_levels_of_its_own(values: dict[str, Any]) -> None:
@@ -533,7 +612,17 @@ def sharpened(perturber: Perturber) -> None:
             parameter.data.mul_(4)
 
 
-def test_the_published_baseline_is_its_sum(values: dict[str, Any]) -> None:
+def fitted(scene: Scene, perturber: Perturber) -> tuple[Condition | None, ...]:
+    """The scene's null conditions, one a step, none of them the prior's own or another step's."""
+    own = perturber.prior.condition(None, 2, "").tokens
+    found = [own, *(null.tokens for null in scene.nulls if null is not None)]
+    assert len(found) == 1 + STEPS
+    assert not any(torch.equal(one, other) for one, other in combinations(found, 2))
+    return scene.nulls
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+def test_the_published_baseline_is_its_sum(values: dict[str, Any], guidance: float) -> None:
     """``-10 CE + 10000 Var + 100 sum of MSE``: of the term, which is a mean over steps, the weight is 100 a step."""
     preset = yaml.safe_load((configuration_folder() / "perturb-baseline.yaml").read_text())
     assert preset["latents"] == {
@@ -546,20 +635,22 @@ def test_the_published_baseline_is_its_sum(values: dict[str, Any]) -> None:
     assert (preset["step"]["kind"], preset["step"]["rate"], preset["budget"]["iterations"]) == ("adamw", 0.01, 30)
     small = {name: values[name] for name in ("images", "prior", "surrogates", "perceptual")}
     small["prompts"] = preset["prompts"] | {"identity": values["prompts"]["identity"]}
-    small["latents"] = {"steps": 20, "start": 20 - STEPS, "residual": False}
+    way = {"steps": 20, "start": 20 - STEPS, "residual": False}
+    small["latents"] = way if guidance == 1 else preset["latents"]
     settings = PerturbationSettings.model_validate(preset | small)
     people = victims(settings.images)
     perturber = build_perturber(settings, people.classes)
     sharpened(perturber)
     plans = build_plans(settings, perturber)
-    path = plans.path
-    scene = prepared(perturber, people.images.float() / 255, people.labels, path, plans.recording)
+    path = PathPlan(20, 20 - STEPS, guidance)
+    scene = prepared(perturber, people.images.float() / 255, people.labels, plans.path, plans.recording)
     latents = scene.latents + 0.3 * torch.randn(scene.latents.shape, generator=torch.Generator().manual_seed(0))
 
     layers = attention_layers(perturber.prior.unet)
     start = latents.clone().requires_grad_()
-    after = render(perturber.prior, start, scene.condition, (None,) * STEPS, path, layers)
-    before = render(perturber.prior, scene.latents, scene.condition, (None,) * STEPS, path, layers)
+    nulls = (None,) * STEPS if guidance == 1 else fitted(scene, perturber)
+    after = render(perturber.prior, start, scene.condition, nulls, path, layers)
+    before = render(perturber.prior, scene.latents, scene.condition, nulls, path, layers)
     assert len(after.steps) == STEPS
     tokens = torch.zeros(2, scene.condition.tokens.shape[1], dtype=torch.bool)
     tokens[:, 7:10] = True  # START a portrait of a person with, and three words of hair
@@ -586,7 +677,7 @@ def test_the_published_baseline_is_its_sum(values: dict[str, Any]) -> None:
         drive,
         objective,
         asked,
-        plans,
+        replace(plans, budget=replace(plans.budget, iterations=1)),
         goal=None,
         numbers=(0, 1),
         seed=0,

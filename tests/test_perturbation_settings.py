@@ -7,6 +7,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from diffaudit.configurations import configuration_folder
 from diffaudit.settings import (
     AnyAttackLoss,
     AnyDefence,
@@ -19,7 +20,9 @@ from diffaudit.settings import (
     SettingsError,
     check_perturbation,
     dump_settings,
+    load_perturbation,
 )
+from diffaudit.study.ablation_rows import load_ablation
 
 MODEL = {"kind": "bundled", "name": "hair-plain"}
 
@@ -233,3 +236,52 @@ def test_rules_between_sections_are_told_at_once() -> None:
         check_perturbation(wrong)
     found = [fault.split(" should ")[0] for fault in caught.value.faults]
     assert found == ["`terms`", "`loss.kappa`", "`ensemble.weights`"]
+
+
+# Shipped files -------------------------------------------------------------------------------------------------------
+
+
+def shipped(name: str) -> PerturbationSettings:
+    return load_perturbation(configuration_folder() / f"{name}.yaml")
+
+
+def without(settings: PerturbationSettings, *dotted: str) -> dict[str, Any]:
+    """All that is set but for these keys, each of which is there."""
+    values = settings.model_dump(mode="json")
+    for key in dotted:
+        *above, last = key.split(".")
+        section = values
+        for name in above:
+            section = section[name]
+        del section[last]
+    return values
+
+
+def test_the_fair_baseline_is_the_published_one_on_all_surrogates() -> None:
+    one, mean, ours = (shipped(name) for name in ("perturb-baseline", "perturb-baseline-mean", "perturb-full"))
+    assert without(mean, "name", "surrogates") == without(one, "name", "surrogates")
+    assert mean.surrogates == ours.surrogates
+    assert mean.surrogates.items() > one.surrogates.items()
+    assert (mean.images, mean.judging) == (ours.images, ours.judging)
+
+
+def test_the_default_is_the_full_perturbation_of_fewer_pictures() -> None:
+    small, full = shipped("perturb"), shipped("perturb-full")
+    changed = ("name", "batch", "images.count")
+    assert without(small, *changed) == without(full, *changed)
+    assert small.images.count is not None
+    assert full.images.count is not None
+    assert small.images.count < full.images.count
+
+
+@pytest.mark.parametrize(
+    ("row", "preset"),
+    [("baseline", "perturb-baseline"), ("baseline+mean", "perturb-baseline-mean"), ("full", "perturb-full")],
+)
+def test_the_ablations_rows_are_the_shipped_attacks(row: str, preset: str) -> None:
+    """Which row makes the reference rows, ``rebuilt`` among them, is the ablation's own."""
+    ablation = load_ablation(configuration_folder() / "perturb-ablation.yaml")
+    (found,) = [one.settings for one in ablation.rows if one.key == row]
+    assert isinstance(found, PerturbationSettings)
+    own = ("name", "threads", "judging.references", "judging.rebuilt")
+    assert without(found, *own) == without(shipped(preset), *own)

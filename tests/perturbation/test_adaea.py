@@ -30,6 +30,14 @@ def test_modulation_by_hand() -> None:
     assert modulation_weights(crossed, beta=0.7).flatten().tolist() == pytest.approx(expected)
 
 
+def test_beta_is_ten_where_none_is_given() -> None:
+    """Steps of the first model bring the second to 1.3 of what its own do, those of the second the first to 1.2."""
+    crossed = torch.tensor([[1.0, 1.3], [1.2, 1.0]], dtype=torch.float64)[:, :, None]
+    expected = 1 / (1 + math.exp(10 * (1.2 - 1.3)))
+    for weights in (modulation_weights(crossed), AdaEA(crossed).weights):
+        assert weights.flatten().tolist() == pytest.approx([expected, 1 - expected])
+
+
 def test_a_loss_of_zero_leaves_numbers() -> None:
     crossed = torch.tensor([[0.0, 1.0], [0.0, 1.0]])[:, :, None]
     assert modulation_weights(crossed).isfinite().all()

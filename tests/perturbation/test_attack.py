@@ -1,11 +1,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from diffaudit.attention import AttentionView
 from diffaudit.candidate import Candidate
 from diffaudit.eight_bit import to_bytes
 from diffaudit.models.attention import attention_layers
@@ -22,7 +24,7 @@ from diffaudit.perturbation.movers import AdamWMover, MomentumMover, Mover, move
 from diffaudit.perturbation.plans import BudgetPlan, PathPlan, Plans, RecordingPlan, StepPlan, ViewPlan
 from diffaudit.perturbation.rendering import render
 from diffaudit.perturbation.scene import Perturber, Scene, prepared
-from diffaudit.terms import AttentionEntropy, PixelDistance, Term, fooling_margin, goal_cross_entropy
+from diffaudit.terms import AttentionEntropy, Frequency, PixelDistance, Term, fooling_margin, goal_cross_entropy
 from diffaudit.weighting import Fixed
 
 MakePrior = Callable[[Callable[[Tensor, Tensor, Tensor], Tensor]], DiffusionPrior]
@@ -526,6 +528,163 @@ def test_attention_is_spread_on_a_real_unet(worded_prior: DiffusionPrior, keep_h
         assert (both[-1] < both[0]).all()
     torch.testing.assert_close(both[:, 1:], alone, rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(latents[1:], own, rtol=0, atol=1e-4)
+
+
+class Witness(Term):
+    """Keeps what terms are given and asks for nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: list[Candidate] = []
+
+    def forward(self, candidate: Candidate) -> Tensor:
+        self.given.append(candidate)
+        return torch.zeros(len(candidate.image))
+
+
+def witnessed(scenery: tuple[Perturber, Scene], *others: Term, **options: Any) -> list[Candidate]:
+    """What the terms of each iteration are given, where nothing moves."""
+    witness = Witness()
+    named = {type(term).__name__: term for term in (witness, *others)}
+    entries = [Entry(name=name, group=name, term=term) for name, term in named.items()]
+    objective = Objective(entries, Fixed(dict.fromkeys(named, 1.0)))
+    attacked(scenery, objective=objective, mover=Recorder(), **options)
+    return witness.given
+
+
+def test_terms_count_what_is_inside_the_mask_alone(toy: tuple[Perturber, Scene]) -> None:
+    """The picture differs from what it is compared with at its right edge alone; the mask is its left half."""
+    perturber, scene = toy
+    other = scene.rebuilt.clone()
+    other[..., 6:] = 0.0
+    mask = torch.zeros(3, 1, 8, 8)
+    mask[..., :4] = 1.0
+    found = []
+    for where in (mask, None):
+        seen: list[Iteration] = []
+        witnessed((perturber, replace(scene, rebuilt=other, mask=where)), Frequency(), watch=seen, iterations=1)
+        found.append(seen[0].parts["Frequency"])
+    assert found[0].abs().max() < 1e-6
+    assert found[1].min() > 0.01
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_terms_compare_with_what_nothing_changed_gives(toy_prior: MakePrior, residual: bool) -> None:
+    """With what was lost added back it is the picture itself, without it what the way returns to; never out of [0, 1].
+
+    What is lost is that of the decoded picture before it is clipped, or the sum would not be the picture.
+    """
+    prior = toy_prior(wave)
+    perturber, path = perturber_of(prior, [linear(1)]), replace(PATH, residual=residual)
+    images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(3)).round()
+    scene = prepared(perturber, images, LABELS, path, NOTHING)
+    decoded = render(prior, scene.latents, scene.condition, scene.nulls, path).image
+    assert decoded.min() < -0.02
+    assert decoded.max() > 1.02
+    (given,) = witnessed((perturber, scene), path=path, iterations=1)
+    if residual:
+        assert scene.residual is not None
+        torch.testing.assert_close(scene.residual, images - decoded)
+        assert torch.equal(given.source, images)
+        torch.testing.assert_close(given.image, given.source, rtol=0, atol=1e-6)
+    else:
+        assert scene.residual is None
+        assert torch.equal(given.source, decoded.clamp(0, 1))
+        assert torch.equal(given.image, decoded)
+
+
+WORDED = PathPlan(steps=4, start=2, guidance_scale=1.0)
+
+
+def all_words(prior: DiffusionPrior, **more: Any) -> RecordingPlan:
+    """All cross-attention, and that under the exchanged names."""
+    layers = tuple(layer for layer in attention_layers(prior.unet) if layer.kind == "cross")
+    return RecordingPlan(layers, with_rival=True, **more)
+
+
+def worded(prior: DiffusionPrior, recording: RecordingPlan) -> tuple[Perturber, Scene]:
+    """Two pictures, each the other's rival: one of a name of three words, one of one word."""
+    model = linear(1, classes=2, side=64)
+    perturber = replace(perturber_of(prior, [model], ("long red hair", "bearded")), distractor="confusion")
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    return perturber, prepared(perturber, images, torch.tensor([0, 1]), WORDED, recording)
+
+
+def looked_at(scenery: tuple[Perturber, Scene], recording: RecordingPlan, **options: Any) -> list[AttentionView]:
+    """The attention that the terms of each iteration are given."""
+    given = witnessed(scenery, path=WORDED, recording=recording, **options)
+    return [one.attention for one in given if one.attention is not None]
+
+
+def places(tokens: Tensor | None) -> list[list[int]]:
+    assert tokens is not None
+    return [row.nonzero()[:, 0].tolist() for row in tokens]
+
+
+def test_every_branch_is_read_where_its_own_prompt_has_the_names(worded_prior: DiffusionPrior) -> None:
+    """``START a person with long red hair and bearded``: the names stand at 4 to 6 and at 8.
+
+    Exchanged they stand at 4 and at 6 to 8. Heads are averaged, and the three branches are three different ways.
+    """
+    recording = all_words(worded_prior)
+    perturber, scene = worded(worded_prior, recording)
+    moved = scene.latents + torch.randn(scene.latents.shape, generator=torch.Generator().manual_seed(1))
+    (view,) = looked_at((perturber, replace(scene, latents=moved)), recording, iterations=1)
+    assert view.distractor is not None
+    for branch in (view.perturbed, view.clean):
+        assert (places(branch.label), places(branch.rival)) == ([[4, 5, 6], [4]], [[8], [6, 7, 8]])
+    assert places(view.distractor.label) == [[4], [4, 5, 6]]
+    assert places(view.distractor.rival) == [[6, 7, 8], [8]]
+
+    after = render(worded_prior, moved, scene.condition, (None, None), WORDED, recording.layers).steps
+    branches = {"perturbed": after, "clean": scene.clean, "distractor": scene.rival}
+    for name, steps in branches.items():
+        assert steps is not None
+        for read, raw in zip(getattr(view, name).steps, steps, strict=True):
+            for layer in recording.layers:
+                torch.testing.assert_close(read[layer], raw[layer].mean(1), rtol=0, atol=1e-6)
+    for one, other in combinations(branches, 2):
+        maps = [getattr(view, name).steps[0][recording.layers[-1]] for name in (one, other)]
+        assert (maps[0] - maps[1]).abs().max() > 1e-4
+
+
+def heads_of(mean: Tensor, heads: Tensor) -> list[int]:
+    """Of which of ``heads (B, 4, HW, T)`` a map is the mean."""
+    some = [list(kept) for count in range(1, 5) for kept in combinations(range(4), count)]
+    (found,) = [kept for kept in some if (heads[:, kept].mean(1) - mean).abs().max() < 1e-6]
+    return found
+
+
+def test_heads_are_drawn_anew_at_every_iteration_by_the_seed(worded_prior: DiffusionPrior) -> None:
+    def drawn(seed: int, **more: Any) -> list[list[list[int]]]:
+        """The heads of every layer that each iteration's clean branch reads; the perturbed one, unmoved, the same."""
+        recording = all_words(worded_prior, **more)
+        perturber, scene = worded(worded_prior, recording)
+        found = []
+        for view in looked_at((perturber, scene), recording, seed=seed, iterations=3):
+            read, same = view.clean.steps[0], view.perturbed.steps[0]
+            found.append([heads_of(read[layer], scene.clean[0][layer]) for layer in recording.layers])
+            assert found[-1] == [heads_of(same[layer], scene.clean[0][layer]) for layer in recording.layers]
+        return found
+
+    first, again, other = (drawn(seed, keep_heads=0.5) for seed in (7, 7, 8))
+    assert first == again
+    assert all(one != another for one, another in combinations([*first, *other], 2))
+    assert drawn(7) == [[[0, 1, 2, 3]] * len(first[0])] * 3
+
+
+def test_heads_count_by_their_weights_in_every_branch(worded_prior: DiffusionPrior) -> None:
+    recording = all_words(worded_prior, head_weights=(4.0, 1.0, 2.0, 3.0))
+    perturber, scene = worded(worded_prior, recording)
+    (view,) = looked_at((perturber, scene), recording, iterations=1)
+    assert view.distractor is not None
+    assert scene.rival is not None
+    weights = torch.tensor([0.4, 0.1, 0.2, 0.3])[:, None, None]
+    for branch, steps in ((view.perturbed, scene.clean), (view.clean, scene.clean), (view.distractor, scene.rival)):
+        for read, raw in zip(branch.steps, steps, strict=True):
+            for layer in recording.layers:
+                torch.testing.assert_close(read[layer], (weights * raw[layer]).sum(1), rtol=0, atol=1e-6)
+                assert (read[layer] - raw[layer].mean(1)).abs().max() > 1e-5
 
 
 class Broken(Term):

@@ -246,6 +246,25 @@ def test_a_mask_of_attention_is_that_of_its_own_layers(worded_prior: DiffusionPr
     assert torch.equal(cut.mask[clear], (expected >= 0.5).float()[clear])
 
 
+def test_a_mask_of_attention_counts_heads_by_their_weights(worded_prior: DiffusionPrior) -> None:
+    images, labels = pictures()
+    recording = words_of(worded_prior, head_weights=(4.0, 1.0, 2.0, 3.0))
+    layer = next(layer for layer in recording.layers if layer.level == 0)
+    scene = prepared(
+        perturber_of(worded_prior), images, labels, PATH, recording, MaskPlan("attention", None, {layer: 1.0})
+    )
+    words = torch.stack([step[layer][:, :, :, 7:10].sum(3) for step in scene.clean]).mean(0)
+
+    def rising(seen: Tensor) -> Tensor:
+        least, most = seen.amin(1, keepdim=True), seen.amax(1, keepdim=True)
+        return ((seen - least) / (most - least)).view(3, 1, 8, 8)
+
+    weighted = rising((torch.tensor([0.4, 0.1, 0.2, 0.3])[:, None] * words).sum(1))
+    assert scene.mask is not None
+    torch.testing.assert_close(scene.mask, weighted, rtol=0, atol=1e-4)
+    assert (rising(words.mean(1)) - weighted).abs().max() > 0.01
+
+
 def test_a_mask_of_grad_cam_is_that_of_the_true_class(worded_prior: DiffusionPrior) -> None:
     images, labels = pictures()
     perturber = perturber_of(worded_prior)

@@ -9,15 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffaudit.build import build_classifier
+from diffaudit.build import build_classifier, victims
 from diffaudit.errors import InvalidSetting, RunConflict, ThreatModelViolation
 from diffaudit.events import Event
 from diffaudit.perturbation.attack import Attacked, attack
 from diffaudit.records import RunFolder, read_perturbation_records
 from diffaudit.settings import BundledModel, GivenModel, PerturbationSettings
-from diffaudit.study import perturbed_batches
+from diffaudit.study import perturbation_runner, perturbed_batches
 from diffaudit.study.checkpoints import load_tensors
 from diffaudit.study.perturbation_runner import run_perturbation
+from diffaudit.study.pictures import save_pictures
 
 from .conftest import PowerCutError
 
@@ -155,6 +156,29 @@ def test_a_stopped_run_goes_on_to_the_same_bits(finished: Path, settings: Pertur
     assert results(folder) == results(finished)
     # What the first batch took before the stop is not lost.
     assert json.loads(RunFolder(folder).metrics.read_text())["seconds"]["attack"] > float(first["seconds"])
+
+
+def test_what_is_judged_is_what_lies_on_the_disk(
+    settings: PerturbationSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was made, the files are white: so is what models see, what is measured, and what deserves a label."""
+
+    def white(folder: Path, images: Tensor) -> None:
+        save_pictures(folder, images if folder.name == "clean" else torch.full_like(images, 255))
+
+    monkeypatch.setattr(perturbation_runner, "save_pictures", white)
+    judging = settings.judging.model_copy(update={"defences": [], "encoder": None})
+    folder = run_perturbation(settings.model_copy(update={"judging": judging}), tmp_path / "run", command="test")
+    records = read_perturbation_records(RunFolder(folder).records)
+    assert [record.row for record in records] == ["attack"] * 3 + ["rebuilt"] * 3
+    people, blank = victims(settings.images), torch.ones(3, 3, 64, 64)
+    seen = build_classifier(BundledModel(name="hair-mixer")).logits(blank).argmax(1)
+    assert people.deserved is not None
+    kept = people.deserved(blank) == people.labels
+    for record in records:
+        assert record.predicted["mixer"] == seen[record.image]
+        assert record.linf == pytest.approx(1 - float(people.images[record.image].min()) / 255)
+        assert record.label_kept == bool(kept[record.image])
 
 
 def test_another_run_s_folder_is_refused(finished: Path, settings: PerturbationSettings) -> None:

@@ -1,5 +1,6 @@
 """Pictures of attention: where the prior looks for a label's words, laid over the image."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -22,20 +23,21 @@ def attention_of_labels(
 ) -> tuple[Tensor, Tensor] | None:
     """``(B, h, w)`` attention to each picture's label before and after, both over the larger of their maxima.
 
-    The mean over recorded steps and layers of cross-attention, on the finest grid. None where no words are read.
+    The mean over recorded steps and layers of cross-attention, heads by their weights, on the finest grid. None where
+    no words are read.
     """
     if scene.own_tokens is None:
         return None
     after = render(
         perturber.prior, latents, scene.condition, scene.nulls, path, recording.layers, window=recording.window
     ).steps
-    one, other = _mean_map(scene, scene.clean), _mean_map(scene, after)
+    one, other = (_mean_map(scene, steps, recording.head_weights) for steps in (scene.clean, after))
     most = torch.maximum(one.amax((1, 2)), other.amax((1, 2))).clamp(min=1e-12)[:, None, None]
     return one / most, other / most
 
 
-def _mean_map(scene: Scene, steps: tuple[RawMaps, ...]) -> Tensor:
-    branch = branch_of(steps, scene.own_tokens)
+def _mean_map(scene: Scene, steps: Sequence[RawMaps], head_weights: Sequence[float] | None) -> Tensor:
+    branch = branch_of(steps, scene.own_tokens, weights=head_weights)
     recorded = [found for step in branch.steps for layer, found in step.items() if layer.kind == "cross"]
     side = round(max(found.shape[1] for found in recorded) ** 0.5)
     mean = torch.stack([resized_map(label_map(found, branch.label), side) for found in recorded]).mean(0)

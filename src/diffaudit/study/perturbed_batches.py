@@ -113,8 +113,8 @@ def _batch(
 def _save_attention(
     run: PerturbationRun, scene: Scene, images: Tensor, seen: tuple[Tensor, Tensor], rows: Tensor
 ) -> None:
-    """Where the prior looks for the label, in the picture and in what was made of it."""
-    pairs = zip(rows.tolist(), scene.rebuilt, images.float() / 255, *seen, strict=True)
+    """Where the prior looks for the label, in the picture that nothing has changed and in what was made of it."""
+    pairs = zip(rows.tolist(), scene.unperturbed, images.float() / 255, *seen, strict=True)
     for number, clean, perturbed, before, after in pairs:
         save_attention(run.folder.attention(number, "before"), clean, before)
         save_attention(run.folder.attention(number, "after"), perturbed, after)
