@@ -125,10 +125,10 @@ def test_secondary_tests_are_called_so(ablation: dict[str, Any]) -> None:
 
 def test_every_table_is_sound_latex(ablation: dict[str, Any]) -> None:
     tables = ablation_tables(ablation)
-    assert [table.name for table in tables] == [
-        "results", "differences", "weighting-results", "weighting-differences", "contrasts", "by-seed", "secondary",
-        "claims",
+    assert [table.name for table in tables if not table.detail] == [
+        "weighting-results", "weighting-differences", "contrasts", "claims",
     ]  # fmt: skip
+    assert [table.name for table in tables if table.detail] == ["by-seed", "secondary", "results", "differences"]
     for table in tables:
         text = table.to_latex()
         columns = re.search(r"\\begin\{tabular\}\{(\w+)\}", text)
@@ -160,7 +160,7 @@ def test_a_report_leaves_tables_figures_a_page_and_a_readme(ablation: dict[str, 
     figures = {path.name for path in (tmp_path / "figures").iterdir()}
     assert figures == {
         f"{stem}.{kind}"
-        for stem in ("rows", "rollout-accuracy", "rollout-term-id", "rollout-weight-id")
+        for stem in ("rows", *(f"weighting-rollout-{what}" for what in ("accuracy", "term-id", "weight-id")))
         for kind in ("png", "svg")
     }
     readme = (tmp_path / "README.md").read_text(encoding="utf-8")
@@ -168,6 +168,19 @@ def test_a_report_leaves_tables_figures_a_page_and_a_readme(ablation: dict[str, 
         assert words in readme
     assert "| A+B (rollout) |" in (tmp_path / "tables" / "results.md").read_text()
     assert json.loads((tmp_path / "ablation.json").read_text()) == ablation
+
+
+def test_without_tables_of_ones_own_every_row_comes_first(ablation: dict[str, Any]) -> None:
+    tables = ablation_tables(ablation | {"tables": {}})
+    assert [table.name for table in tables if not table.detail] == ["results", "differences", "contrasts", "claims"]
+    assert tables[0].notes
+
+
+def test_a_table_of_ones_own_keeps_the_rows_of_reference(ablation: dict[str, Any]) -> None:
+    found = next(table for table in ablation_tables(ablation) if table.name == "weighting-results")
+    assert [title for title, _ in found.lines] == [
+        "start", "baseline (rollout)", "A+B (rollout)", "oracle (not an attack)",
+    ]  # fmt: skip
 
 
 def test_findings_by_hand(ablation: dict[str, Any]) -> None:

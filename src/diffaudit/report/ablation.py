@@ -1,7 +1,7 @@
 """The report of an ablation: tables, figures, one self-contained page and a README, made from its files alone."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from diffaudit.errors import InvalidSetting
-from diffaudit.records import RunFolder, read_curves, write_atomically
+from diffaudit.records import CurvePoint, RunFolder, read_curves, write_atomically
 from diffaudit.report.ablation_figures import ablation_frontier, rows_figure, training_figures
-from diffaudit.report.ablation_layout import layout_of
+from diffaudit.report.ablation_layout import MODES, layout_of
 from diffaudit.report.ablation_tables import RowTable, ablation_tables
 from diffaudit.report.ablation_verdict import Finding, ablation_verdict
 from diffaudit.report.figures import inline_svg, save_figure
@@ -39,8 +39,9 @@ def write_ablation_report(folder: Path) -> Path:
         write_atomically(folder / "tables" / f"{table.name}.tex", table.to_latex())
     headlines, trainings = _headlines(ablation), _trainings(ablation, folder)
     findings = ablation_verdict(ablation)
-    for stem, (_, figure) in (headlines | trainings).items():
-        save_figure(figure, folder / "figures", stem)
+    for figures in (headlines, *trainings.values()):
+        for stem, (_, figure) in figures.items():
+            save_figure(figure, folder / "figures", stem)
     page = (
         environment()
         .get_template("ablation.html.j2")
@@ -50,11 +51,11 @@ def write_ablation_report(folder: Path) -> Path:
             tables=tables,
             directions=DIRECTIONS,
             headlines=_inline(headlines),
-            trainings=_inline(trainings),
+            trainings={group: _inline(figures) for group, figures in trainings.items()},
         )
     )
     write_atomically(folder / "report.html", page)
-    write_atomically(folder / "README.md", _readme(ablation, findings, tables, headlines, list(trainings)))
+    write_atomically(folder / "README.md", _readme(ablation, findings, tables, headlines, trainings))
     return folder / "report.html"
 
 
@@ -73,18 +74,28 @@ def _inline(figures: Figures) -> dict[str, tuple[str, Markup]]:
     return {stem: (title, Markup(inline_svg(figure, title))) for stem, (title, figure) in figures.items()}
 
 
-def _trainings(ablation: Json, folder: Path) -> Figures:
-    figures: Figures = {}
-    for mode in dict.fromkeys(row["mode"] for row in ablation["rows"] if row["stability"]):
-        curves = {
-            row["name"]: [
-                read_curves(RunFolder(folder / "runs" / _key(row) / str(seed)).curves) for seed in row["seeds"]
-            ]
-            for row in ablation["rows"]
-            if row["mode"] == mode and row["stability"]
-        }
-        figures |= training_figures(curves, mode)
+def _trainings(ablation: Json, folder: Path) -> dict[str, Figures]:
+    """By group of rows: those of each named table in a mode, or where there is none all rows of the mode.
+
+    Rows that an earlier group of the mode holds already are not drawn again.
+    """
+    trained = [row for row in ablation["rows"] if row["stability"]]
+    tables: Mapping[str, Sequence[str]] = ablation["tables"] or {"": [row["name"] for row in trained]}
+    drawn: list[set[str]] = []
+    figures: dict[str, Figures] = {}
+    for group, members in tables.items():
+        for mode in dict.fromkeys(row["mode"] for row in trained):
+            rows = [row for row in trained if row["mode"] == mode and row["name"] in members]
+            keys = {_key(row) for row in rows}
+            if keys and not any(keys <= earlier for earlier in drawn):
+                drawn.append(keys)
+                words = f"{group} ({MODES[mode]})" if group and mode else group or MODES[mode] or "all rows"
+                figures[words] = training_figures({row["name"]: _curves(folder, row) for row in rows}, mode, group)
     return figures
+
+
+def _curves(folder: Path, row: Json) -> list[list[CurvePoint]]:
+    return [read_curves(RunFolder(folder / "runs" / _key(row) / str(seed)).curves) for seed in row["seeds"]]
 
 
 def _key(row: Json) -> str:
@@ -92,7 +103,11 @@ def _key(row: Json) -> str:
 
 
 def _readme(
-    ablation: Json, findings: list[Finding], tables: list[RowTable], headlines: Figures, trainings: list[str]
+    ablation: Json,
+    findings: list[Finding],
+    tables: list[RowTable],
+    headlines: Figures,
+    trainings: Mapping[str, Figures],
 ) -> str:
     seconds = [row["seconds"] * len(row["seeds"]) for row in ablation["rows"] if row["seconds"] is not None]
     lines = [
@@ -113,7 +128,7 @@ def _readme(
         lines += ["", f"![{title}](figures/{stem}.png)"]
     lines += [""]
     for table in tables:
-        lines += [f"## {table.name.capitalize()}", "", table.to_markdown()]
-    if trainings:
-        lines += ["## Trainings", "", *(f"- [{stem}](figures/{stem}.svg)" for stem in trainings), ""]
+        lines += [f"## {table.heading}", "", table.to_markdown()]
+    for group, figures in trainings.items():
+        lines += [f"## Trainings: {group}", "", *(f"- [{stem}](figures/{stem}.svg)" for stem in figures), ""]
     return "\n".join(lines)

@@ -66,15 +66,17 @@ def ablation_frontier(rows: Sequence[Json], success: Measure) -> Figure | None:
     return frontier(series, success.title.lower(), height=5.4)
 
 
-def training_figures(curves: Curves, mode: str | None) -> dict[str, tuple[str, Figure]]:
+def training_figures(curves: Curves, mode: str | None, group: str = "") -> dict[str, tuple[str, Figure]]:
     """Figures by file stem, each with its title: every unweighted term, every weight, target accuracy; a line a row.
 
-    ``curves`` holds each row's trainings, one a seed; a line is their mean. Rows of one mode share a figure.
+    ``curves`` holds each row's trainings, one a seed; a line is their mean. Rows of one mode, and of one ``group``,
+    share a figure.
     """
     points = [point for runs in curves.values() for run in runs for point in run]
     terms = dict.fromkeys(name for point in points for name in point.parts)
     weights = dict.fromkeys(name for point in points for name in point.weights)
     where = f" ({MODES[mode]})" if mode else ""
+    begin = "-".join(part for part in (group, mode or "") if part) or "all"
     kinds: list[tuple[str, str, Any]] = [
         ("accuracy", "target accuracy of the batch", lambda point: point.target_accuracy)
     ]
@@ -86,7 +88,7 @@ def training_figures(curves: Curves, mode: str | None) -> dict[str, tuple[str, F
     for stem, words, read in kinds:
         lines = {row: line for row, runs in curves.items() if (line := _mean_line(runs, read)) is not None}
         if lines:
-            figures[f"{mode or 'all'}-{stem}"] = (words + where, _lines(words + where, lines, stem[:6] != "weight"))
+            figures[f"{begin}-{stem}"] = (words + where, _lines(words + where, lines, stem[:6] != "weight"))
     return figures
 
 
@@ -103,7 +105,7 @@ def _mean_line(runs: Sequence[Sequence[CurvePoint]], read: Any) -> Floats | None
 
 def _lines(words: str, lines: Mapping[str, Floats], smooth: bool) -> Figure:
     with rc_context(STYLE):
-        figure = Figure(figsize=(5.2, 2.9), layout="constrained")
+        figure = Figure(figsize=(6.4, max(2.9, 0.6 + 0.21 * len(lines))), layout="constrained")  # the legend fits
         axes = figure.add_subplot()
         for number, (row, line) in enumerate(lines.items()):
             axes.plot(

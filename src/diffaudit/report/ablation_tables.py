@@ -1,7 +1,7 @@
 """Tables of an ablation: what each row measured, what it gained on its baseline, and what of the claims was seen."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,13 +15,18 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class RowTable:
-    """A table whose lines are rows of the ablation: a file name, a caption, titled columns, cells, and notes."""
+    """A table whose lines are rows of the ablation: file name, heading, caption, titled columns, cells, and notes.
+
+    ``detail``: whether a page shows it folded, for those who look further.
+    """
 
     name: str
+    heading: str
     caption: str
     columns: tuple[tuple[str, str], ...]
     lines: tuple[tuple[str, tuple[Cell, ...]], ...]
     notes: tuple[str, ...] = ()
+    detail: bool = False
 
     def to_markdown(self) -> str:
         """A pipe table between its caption and its notes."""
@@ -38,23 +43,35 @@ class RowTable:
 
 
 def ablation_tables(ablation: Json) -> list[RowTable]:
-    """All tables of ``ablation.json``: results, differences, those asked for by name, secondary tests and claims."""
+    """All tables of ``ablation.json``, in the order of a page.
+
+    Those asked for by name come first, the first of them with what the columns mean; then the tables of every row are
+    details.
+    """
     rows, layout, correction = ablation["rows"], layout_of(ablation), ablation["correction"]
-    tables = [results(rows, layout), differences(rows, layout, correction)]
+    tables = []
     for name, members in ablation["tables"].items():
         kept = [row for row in rows if row["name"] in members]
         framed = [row for row in rows if row["name"] in members or row["reference"]]
         tables += [
-            results(framed, layout, f"{name}-results"),
-            differences(kept, layout, correction, f"{name}-differences"),
+            results(framed, layout, f"{name}-results", name, explained=not tables),
+            differences(kept, layout, correction, f"{name}-differences", f"{name}: differences"),
         ]
-    if ablation["contrasts"]:
-        tables.append(contrasts(ablation["contrasts"], layout))
-    return [*tables, by_seed(rows, layout), secondary(rows, layout), claims(ablation["claims"])]
+    every = [
+        results(rows, layout, heading="Every row" if tables else "Results"),
+        differences(rows, layout, correction, heading="Every row: differences" if tables else "Differences"),
+    ]
+    found = [contrasts(ablation["contrasts"], layout)] if ablation["contrasts"] else []
+    found += [claims(ablation["claims"]), by_seed(rows, layout), secondary(rows, layout)]
+    if not tables:
+        return every + found
+    return [*tables, *found, *(replace(table, detail=True) for table in every)]
 
 
-def results(rows: Sequence[Json], layout: Layout, name: str = "results") -> RowTable:
-    """Every measure of every row with its interval."""
+def results(
+    rows: Sequence[Json], layout: Layout, name: str = "results", heading: str = "Results", *, explained: bool = True
+) -> RowTable:
+    """Every measure of every row with its interval; ``explained``: with what the columns mean."""
     columns = [column for column in layout.columns if any(row["metrics"].get(column.key) for row in rows)]
     steady = [[value for value in row["stability"].get("variation", []) if value is not None] for row in rows]
     trained = any(row["stability"] for row in rows)
@@ -75,20 +92,24 @@ def results(rows: Sequence[Json], layout: Layout, name: str = "results") -> RowT
         )
     return RowTable(
         name,
+        heading.capitalize(),
         f"Shares in percent; intervals are 95 % bootstraps clustered by {layout.cluster}, the seeds nested in it.",
         (*heads, ("Seconds", "")),
         tuple(lines),
-        (*notes, f"Seconds: {layout.seconds}, median over the seeds."),
+        (*notes, f"Seconds: {layout.seconds}, median over the seeds.") if explained else (),
     )
 
 
-def differences(rows: Sequence[Json], layout: Layout, correction: str, name: str = "differences") -> RowTable:
+def differences(
+    rows: Sequence[Json], layout: Layout, correction: str, name: str = "differences", heading: str = "Differences"
+) -> RowTable:
     """Every row minus its baseline, with the corrected p-value."""
     compared = [row for row in rows if row["versus_baseline"]]
     columns = _compared_columns(layout, (row["versus_baseline"] for row in rows))
     family = layout.family if correction == "column" else "the whole table"
     return RowTable(
         name,
+        heading.capitalize(),
         f"Row minus {layout.baseline}, paired by {layout.cluster} and seed; shares in percentage points. p: sign-flip "
         f"permutation test of {layout.cluster} means, corrected (Holm) over {family}.",
         tuple((column.title, column.direction) for column in columns),
@@ -105,6 +126,7 @@ def contrasts(found: Sequence[Json], layout: Layout) -> RowTable:
     columns = _compared_columns(layout, (contrast["metrics"] for contrast in found))
     return RowTable(
         "contrasts",
+        "Contrasts",
         f"First row minus the second, paired by {layout.cluster} and seed; shares in percentage points; p corrected "
         "(Holm) over the contrasts.",
         tuple((column.title, column.direction) for column in columns),
@@ -132,9 +154,11 @@ def by_seed(rows: Sequence[Json], layout: Layout) -> RowTable:
         lines.append((title(row), tuple(cells)))
     return RowTable(
         "by-seed",
+        "Seed by seed",
         f"Row minus {layout.baseline}, seed by seed; shares in percentage points.",
         tuple((column.title, column.direction) for column in columns),
         tuple(lines),
+        detail=True,
     )
 
 
@@ -155,6 +179,7 @@ def secondary(rows: Sequence[Json], layout: Layout) -> RowTable:
                 lines.append((f"{title(row)}, {words}", tuple(cells)))
     return RowTable(
         "secondary",
+        "Effect sizes and secondary tests",
         f"Effect sizes, and secondary tests, not corrected: exact McNemar, and the interval of the odds, take "
         f"{layout.pairs}; Wilcoxon is of {layout.cluster} means.",
         (
@@ -164,6 +189,7 @@ def secondary(rows: Sequence[Json], layout: Layout) -> RowTable:
             ("Wilcoxon p (secondary)", ""),
         ),
         tuple(lines),
+        detail=True,
     )
 
 
@@ -186,6 +212,7 @@ def claims(found: Sequence[Json]) -> RowTable:
         lines.append((row, (Cell(says), Cell(" to ".join(ends) + unit), value, Cell(words))))
     return RowTable(
         "claims",
+        "Claims in circulation",
         "Claims in circulation beside our measure of them, against the baseline of the same mode.",
         (("Claim", ""), ("Claimed", ""), ("Measured", ""), ("Found", "")),
         tuple(lines),
