@@ -1,7 +1,8 @@
 """Writes the tables of the documents from the measured files in ``benchmarks/``: ``python docs/make_tables.py``.
 
 A document says where with ``<!-- table: FILE NAME -->`` and ``<!-- end of table -->``; what stands between is replaced.
-FILE is an ``ablation.json``, NAME one of its tables, or ``rows`` for every row. No number is copied by hand.
+FILE is an ``ablation.json``, NAME one of its tables, ``rows`` for every row, or a table of the report. No number is
+copied by hand.
 """
 
 import json
@@ -13,8 +14,8 @@ from typing import Any
 
 from diffaudit.report.ablation_cells import difference, level
 from diffaudit.report.ablation_layout import MODES, layout_of, title
+from diffaudit.report.ablation_tables import ablation_tables
 from diffaudit.report.tables import pipe_table
-from diffaudit.report.wording import Measure
 from diffaudit.study.planned_rows import row_key
 
 Json = Mapping[str, Any]
@@ -25,7 +26,7 @@ MARK = "<!-- table: "
 PLACE = re.compile(r"(<!-- table: (\S+) (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 SHOWN = {
     "inversion": ("judge_accuracy", "target_accuracy", "factor_error"),
-    "perturbation": ("white_box_success", "transfer", "transfer_kept", "perceptual_distance", "psnr"),
+    "perturbation": ("white_box_mean", "transfer_mean", "transfer_kept", "perceptual_distance", "psnr"),
 }
 """What a table of one mode shows of a row, beside its difference from the baseline."""
 
@@ -44,11 +45,14 @@ def rewritten(page: str) -> str:
 
 
 def table_of(ablation: Json, name: str) -> str:
-    """A table of ``ablation.json``: modes side by side where its rows were run in several, else a row's measures."""
+    """A table of ``ablation.json``: modes side by side where its rows were run in several, else a row's measures.
+
+    What is no table of its own is one of the report's, such as `claims`, with its caption and notes.
+    """
     if name == "rows":
         return _measures(ablation, None, ablation["rows"])
     if name not in ablation["tables"]:
-        raise ValueError(f"`{name}` should be `rows` or one of {', '.join(ablation['tables'])}.")
+        return _of_the_report(ablation, name)
     members = ablation["tables"][name]
     rows = sorted(
         (row for row in ablation["rows"] if row["name"] in members), key=lambda row: members.index(row["name"])
@@ -61,8 +65,15 @@ def table_of(ablation: Json, name: str) -> str:
     return _measures(ablation, members[0], [row for row in rows if row["mode"] in (mode, None)])
 
 
+def _of_the_report(ablation: Json, name: str) -> str:
+    tables = {table.name: table for table in ablation_tables(ablation)}
+    if name not in tables:
+        raise ValueError(f"`{name}` should be `rows` or one of {', '.join([*ablation['tables'], *tables])}.")
+    return tables[name].to_markdown()
+
+
 def _side_by_side(ablation: Json, members: Sequence[str], rows: Sequence[Json], modes: Sequence[str]) -> str:
-    headline = _column(ablation, "judge_accuracy")
+    headline = next(column for column in layout_of(ablation).columns if column.key == "judge_accuracy")
     head = ["Row", *(text for mode in modes for text in (MODES[mode], "difference from its baseline"))]
     lines = []
     for name in members:
@@ -80,9 +91,13 @@ def _measures(ablation: Json, first: str | None, rows: Sequence[Json]) -> str:
 
     Without a first row, modes are named: the rows may be of several.
     """
-    columns = [_column(ablation, key) for key in SHOWN[ablation["audit"]]]
-    columns = [column for column in columns if any(row["metrics"].get(column.key) for row in rows)]
-    headline = next(column for column in columns if column.key in ("judge_accuracy", "transfer"))
+    columns = [
+        column
+        for key in SHOWN[ablation["audit"]]
+        for column in layout_of(ablation).columns
+        if column.key == key and any(row["metrics"].get(key) for row in rows)
+    ]
+    headline = next(column for column in columns if column.key in ("judge_accuracy", "transfer_mean"))
     against = next((row_key(row["name"], row["mode"]) for row in rows if row["name"] == first), None)
     beside = {
         contrast["row"]: contrast["metrics"].get(headline.key)
@@ -104,10 +119,6 @@ def _measures(ablation: Json, first: str | None, rows: Sequence[Json]) -> str:
         for row in rows
     ]
     return pipe_table(head, lines)
-
-
-def _column(ablation: Json, key: str) -> Measure:
-    return next(column for column in layout_of(ablation).columns if column.key == key)
 
 
 def main() -> None:

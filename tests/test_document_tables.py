@@ -28,13 +28,18 @@ def row(name: str, mode: str | None, judged: float, gain: float | None = None) -
         "name": name,
         "mode": mode,
         "reference": mode is None,
+        "seeds": [0],
+        "seconds": None,
+        "stability": {},
         "metrics": {"judge_accuracy": {"value": judged, "low": judged - 0.1, "high": judged + 0.1}},
         "versus_baseline": {} if gain is None else {"judge_accuracy": difference(gain)},
     }
 
 
 def difference(gain: float) -> dict[str, Any]:
-    return {"difference": gain, "low": gain - 0.05, "high": gain + 0.05, "p_corrected": 0.003, "same_sign": True}
+    unknown = {"effect_size": None, "odds_ratio": None, "secondary": {"mcnemar": None, "wilcoxon": None}}
+    ends = {"difference": gain, "low": gain - 0.05, "high": gain + 0.05}
+    return ends | unknown | {"p_corrected": 0.003, "same_sign": True, "odds_low": None}
 
 
 @pytest.fixture
@@ -52,6 +57,8 @@ def ablation() -> dict[str, Any]:
             {"row": "rollout-B-alone", "against": "rollout-B", "metrics": {"judge_accuracy": difference(-0.05)}}
         ],
         "tables": {"schemes": ["start", "baseline", "B"], "within": ["B", "B-alone"]},
+        "correction": "column",
+        "claims": [],
     }
 
 
@@ -102,6 +109,28 @@ def test_all_rows_have_a_line_with_their_mode(script: ModuleType, ablation: dict
     _, _, *rows = lines(script.table_of(ablation, "rows"))
     names = ["start", "baseline (one step)", "baseline (rollout)", "B (one step)", "B (rollout)", "B-alone (rollout)"]
     assert [row[0] for row in rows] == names
+
+
+def test_a_table_of_the_report_comes_with_its_caption(script: ModuleType, ablation: dict[str, Any]) -> None:
+    caption, _, *rows = script.table_of(ablation, "contrasts").splitlines()
+    assert caption.startswith("First row minus the second, paired by class and seed")
+    assert lines("\n".join(rows))[2][0] == "rollout-B-alone against rollout-B"
+
+
+def test_a_table_of_perturbations_has_their_measures(script: ModuleType, ablation: dict[str, Any]) -> None:
+    names = ("white_box_mean", "transfer_mean", "perceptual_distance")
+    fooled = row("full", None, 0.5) | {
+        "reference": False,
+        "metrics": {name: {"value": 0.5, "low": 0.4, "high": 0.6} for name in names},
+        "versus_baseline": {"transfer_mean": difference(0.1)},
+    }
+    perturbed = ablation | {"audit": "perturbation", "rows": [fooled], "contrasts": []}
+    head, _, line = lines(script.table_of(perturbed, "rows"))
+    assert head == [
+        "Row", "Surrogates fooled", "Held-out models fooled", "Perceptual distance", "difference from the baseline",
+    ]  # fmt: skip
+    half = "50.0 [40.0, 60.0]"
+    assert line == ["full", half, half, "0.5000 [0.4000, 0.6000]", "+10.0 [+5.0, +15.0] p 0.003*"]
 
 
 def test_marks_that_lead_nowhere_are_refused(script: ModuleType, ablation: dict[str, Any]) -> None:
