@@ -49,7 +49,7 @@ def ablation_tables(ablation: Json) -> list[RowTable]:
     details.
     """
     rows, layout, correction = ablation["rows"], layout_of(ablation), ablation["correction"]
-    tables = []
+    tables: list[RowTable] = []
     for name, members in ablation["tables"].items():
         kept = [row for row in rows if row["name"] in members]
         framed = [row for row in rows if row["name"] in members or row["reference"]]
