@@ -177,7 +177,8 @@ def test_without_tables_of_ones_own_every_row_comes_first(ablation: dict[str, An
 
 
 def test_a_table_of_ones_own_keeps_the_rows_of_reference(ablation: dict[str, Any]) -> None:
-    found = next(table for table in ablation_tables(ablation) if table.name == "weighting-results")
+    found, apart = ablation_tables(ablation | {"tables": {"within-B": ["baseline", "A+B"]}})[:2]
+    assert (found.name, found.heading, apart.heading) == ("within-B-results", "Within-B", "Within-B: differences")
     assert [title for title, _ in found.lines] == [
         "start", "baseline (rollout)", "A+B (rollout)", "oracle (not an attack)",
     ]  # fmt: skip

@@ -92,7 +92,7 @@ def results(
         )
     return RowTable(
         name,
-        heading.capitalize(),
+        heading[:1].upper() + heading[1:],
         f"Shares in percent; intervals are 95 % bootstraps clustered by {layout.cluster}, the seeds nested in it.",
         (*heads, ("Seconds", "")),
         tuple(lines),
@@ -109,7 +109,7 @@ def differences(
     family = layout.family if correction == "column" else "the whole table"
     return RowTable(
         name,
-        heading.capitalize(),
+        heading[:1].upper() + heading[1:],
         f"Row minus {layout.baseline}, paired by {layout.cluster} and seed; shares in percentage points. p: sign-flip "
         f"permutation test of {layout.cluster} means, corrected (Holm) over {family}.",
         tuple((column.title, column.direction) for column in columns),
