@@ -65,6 +65,13 @@ def test_nothing_of_another_kind_is_left(write: Write) -> None:
     assert load_settings(write("mine.yaml", again)).embedding.anchor_images == 16
 
 
+def test_a_kind_that_the_base_leaves_to_its_default_is_no_other(write: Write) -> None:
+    write("below.yaml", {"embedding": {"anchor_images": 3}})
+    mine = {"base": "below.yaml", "embedding": {"kind": "manifold", "explained_variance": 0.5}}
+    found = load_settings(write("mine.yaml", mine)).embedding
+    assert (found.anchor_images, found.explained_variance) == (3, 0.5)
+
+
 def test_a_base_may_have_a_base_and_lies_beside_its_own_file(tmp_path: Path, write: Write) -> None:
     (tmp_path / "deep").mkdir()
     write("deep/first.yaml", {"seed": 1, "threads": 1})

@@ -38,7 +38,7 @@ def test_seeds_that_differ_decide_nothing() -> None:
     ("low", "high", "word", "why"),
     [
         (0.01, 0.06, "undecided", "chance after correction"),
-        (0.01, 0.02, "not seen", "smaller than claimed"),
+        (0.01, 0.02, "not seen", "no effect as large"),
         (-0.06, -0.01, "not seen", "no effect as large"),
     ],
 )

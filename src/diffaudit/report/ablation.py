@@ -75,12 +75,17 @@ def _inline(figures: Figures) -> dict[str, tuple[str, Markup]]:
 
 
 def _trainings(ablation: Json, folder: Path) -> dict[str, Figures]:
-    """By group of rows: those of each named table in a mode, or where there is none all rows of the mode.
+    """By group of rows: those of each named table in a mode, and those that no table names.
 
-    Rows that an earlier group of the mode holds already are not drawn again.
+    A group that is part of an earlier one is not drawn again.
     """
     trained = [row for row in ablation["rows"] if row["stability"]]
-    tables: Mapping[str, Sequence[str]] = ablation["tables"] or {"": [row["name"] for row in trained]}
+    named = {name for members in ablation["tables"].values() for name in members}
+    rest = "other rows" if named else "all rows"
+    tables: Mapping[str, Sequence[str]] = {
+        **ablation["tables"],
+        "": [row["name"] for row in trained if row["name"] not in named],
+    }
     drawn: list[set[str]] = []
     figures: dict[str, Figures] = {}
     for group, members in tables.items():
@@ -89,7 +94,7 @@ def _trainings(ablation: Json, folder: Path) -> dict[str, Figures]:
             keys = {_key(row) for row in rows}
             if keys and not any(keys <= earlier for earlier in drawn):
                 drawn.append(keys)
-                words = f"{group} ({MODES[mode]})" if group and mode else group or MODES[mode] or "all rows"
+                words = (group or rest) + (f" ({MODES[mode]})" if mode else "")
                 figures[words] = training_figures({row["name"]: _curves(folder, row) for row in rows}, mode, group)
     return figures
 

@@ -80,13 +80,15 @@ def _laid_over(below: Mapping[str, Any], values: Mapping[str, Any], section: typ
     laid = dict(below)
     for key, value in values.items():
         inner = section.model_fields[key].annotation if key in section.model_fields else None
-        if isinstance(inner, type) and issubclass(inner, Section) and _of_one_kind(laid.get(key), value):
+        if isinstance(inner, type) and issubclass(inner, Section) and _of_one_kind(laid.get(key), value, inner):
             laid[key] = _laid_over(laid[key], value, inner)
         else:
             laid[key] = value
     return laid
 
 
-def _of_one_kind(below: Any, value: Any) -> bool:
-    mappings = isinstance(below, dict) and isinstance(value, dict)
-    return mappings and ("kind" not in value or value["kind"] == below.get("kind"))
+def _of_one_kind(below: Any, value: Any, section: type[Section]) -> bool:
+    if not (isinstance(below, dict) and isinstance(value, dict)):
+        return False
+    kinds = section.model_fields.get("kind")
+    return kinds is None or "kind" not in value or value["kind"] == below.get("kind", kinds.default)

@@ -120,7 +120,8 @@ def verdict(
     if high < 0 and not chance:
         return "opposite", "the effect has the other sign"
     if high < begin:
-        return "not seen", "an effect, smaller than claimed" if low > 0 else "no effect as large as claimed"
+        smaller = low > 0 and same_sign and not chance
+        return "not seen", "an effect, smaller than claimed" if smaller else "no effect as large as claimed"
     if low <= 0:
         return "undecided", "the interval holds both no effect and the claimed one"
     if not same_sign:
