@@ -9,7 +9,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from diffaudit.errors import InvalidSetting
-from diffaudit.records import CurvePoint, RunFolder, read_curves, write_atomically
+from diffaudit.records import RunFolder, read_curves, write_atomically
 from diffaudit.report.ablation_figures import ablation_frontier, rows_figure, training_figures
 from diffaudit.report.ablation_layout import MODES, layout_of
 from diffaudit.report.ablation_tables import RowTable, ablation_tables
@@ -17,6 +17,7 @@ from diffaudit.report.ablation_verdict import Finding, ablation_verdict
 from diffaudit.report.figures import inline_svg, save_figure
 from diffaudit.report.page import duration, environment
 from diffaudit.report.wording import DIRECTIONS
+from diffaudit.study.planned_rows import row_key, run_folder
 
 Json = Mapping[str, Any]
 Figures = dict[str, tuple[str, Figure]]
@@ -86,6 +87,10 @@ def _trainings(ablation: Json, folder: Path) -> dict[str, Figures]:
         **ablation["tables"],
         "": [row["name"] for row in trained if row["name"] not in named],
     }
+    curves = {
+        _key(row): [read_curves(RunFolder(run_folder(folder, _key(row), seed)).curves) for seed in row["seeds"]]
+        for row in trained
+    }
     drawn: list[set[str]] = []
     figures: dict[str, Figures] = {}
     for group, members in tables.items():
@@ -95,16 +100,12 @@ def _trainings(ablation: Json, folder: Path) -> dict[str, Figures]:
             if keys and not any(keys <= earlier for earlier in drawn):
                 drawn.append(keys)
                 words = (group or rest) + (f" ({MODES[mode]})" if mode else "")
-                figures[words] = training_figures({row["name"]: _curves(folder, row) for row in rows}, mode, group)
+                figures[words] = training_figures({row["name"]: curves[_key(row)] for row in rows}, mode, group)
     return figures
 
 
-def _curves(folder: Path, row: Json) -> list[list[CurvePoint]]:
-    return [read_curves(RunFolder(folder / "runs" / _key(row) / str(seed)).curves) for seed in row["seeds"]]
-
-
 def _key(row: Json) -> str:
-    return f"{row['mode']}-{row['name']}" if row["mode"] else str(row["name"])
+    return row_key(row["name"], row["mode"])
 
 
 def _readme(

@@ -35,7 +35,8 @@ def load_perturbation(path: Path | None, overrides: Mapping[str, Any] | None = N
 def load_audit(path: Path) -> AuditSettings:
     """The settings of either audit, as the file's own key ``audit`` says."""
     values = read_settings(path)
-    return load_perturbation(path) if values.get("audit") == "perturbation" else load_settings(path)
+    check = check_perturbation if values.get("audit") == "perturbation" else check_settings
+    return check(values, str(path))
 
 
 def check_settings(values: Mapping[str, Any], source: str = "settings") -> InversionSettings:

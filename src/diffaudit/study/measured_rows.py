@@ -11,7 +11,7 @@ from typing import Any, assert_never
 import numpy as np
 
 from diffaudit.records import RunFolder, read_curves
-from diffaudit.settings import InversionSettings, PerturbationSettings
+from diffaudit.settings import AuditSettings, InversionSettings, PerturbationSettings, UncertaintyWeights
 from diffaudit.study.inversion_images import inversion_reader, inversion_seconds
 from diffaudit.study.learned_weights import weights_at_bounds
 from diffaudit.study.perturbation_images import perturbation_reader, perturbation_seconds
@@ -66,7 +66,7 @@ def measured_rows(ablation: Ablation, folder: Path, notes: list[str]) -> list[Ta
                 assert_never(planned.settings)
         metrics = {seed: json.loads(run.metrics.read_text(encoding="utf-8")) for seed, run in runs.items()}
         timed = {seed: metrics[seed] for seed, run in runs.items() if not _was_stopped(run)}
-        said = _bounds(planned.settings, runs) if isinstance(planned.settings, InversionSettings) else []
+        said = _bounds(planned.settings, runs)
         rows.append(
             TableRow(
                 planned.name,
@@ -119,8 +119,10 @@ def steadiness(runs: Sequence[Json]) -> Json:
     }
 
 
-def _bounds(settings: InversionSettings, runs: Mapping[int, RunFolder]) -> list[str]:
+def _bounds(settings: AuditSettings, runs: Mapping[int, RunFolder]) -> list[str]:
     """A sentence for every group whose learned weight ended at a bound."""
+    if not (isinstance(settings, InversionSettings) and isinstance(settings.weighting, UncertaintyWeights)):
+        return []  # no curve is read for nothing
     ended: dict[str, list[int]] = {}
     for seed, run in runs.items():
         for group in weights_at_bounds(read_curves(run.curves), settings):
