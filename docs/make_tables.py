@@ -62,6 +62,8 @@ def table_of(ablation: Json, name: str) -> str:
     if len(modes) > 1 and all(found in (set(modes), {None}) for found in run.values()):
         return _side_by_side(ablation, members, rows, modes)
     mode = max(modes, key=lambda mode: sum(mode in found for found in run.values()), default=None)
+    if left := [name for name, found in run.items() if not found & {mode, None}]:
+        raise ValueError(f"`{name}` should have a mode that every row of it was run in. Found no {mode} of {left}.")
     return _measures(ablation, members[0], [row for row in rows if row["mode"] in (mode, None)])
 
 

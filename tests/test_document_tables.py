@@ -92,6 +92,13 @@ def test_a_table_of_one_mode_says_what_each_row_is_worth_beside_the_first(
     ]
 
 
+def test_no_row_is_left_out_in_silence(script: ModuleType, ablation: dict[str, Any]) -> None:
+    ablation["rows"].append(row("A-alone", "one_step", 0.6, 0.0))
+    ablation["tables"]["within"].append("A-alone")
+    with pytest.raises(ValueError, match=r"`within` should .* Found no one_step of \['B-alone'\]"):
+        script.table_of(ablation, "within")
+
+
 def test_what_stands_between_the_marks_is_replaced(
     script: ModuleType, ablation: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
