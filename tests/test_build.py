@@ -29,7 +29,6 @@ from diffaudit.models.classifier import Classifier
 from diffaudit.models.fingerprints import module_fingerprint
 from diffaudit.models.nearest_mean import NearestMean
 from diffaudit.models.networks import build_network
-from diffaudit.models.perceptual import PerceptualFeatures
 from diffaudit.objective import Objective
 from diffaudit.settings import InversionSettings, check_settings
 from diffaudit.settings.base import Section
@@ -68,14 +67,18 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], None]:
     return pretended
 
 
-@pytest.fixture
-def exported(tmp_path: Path) -> Path:
+def export(network: nn.Module, path: Path) -> Path:
     program = torch.export.export(
-        Small().eval(), (torch.rand(3, 3, 8, 8),), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
+        network.eval(), (torch.rand(3, 3, 8, 8),), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
     )
     program.example_inputs = None
-    torch.export.save(program, tmp_path / "small.pt2")
-    return tmp_path / "small.pt2"
+    torch.export.save(program, path)
+    return path
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    return export(Small(), tmp_path / "small.pt2")
 
 
 # Classifiers ----------------------------------------------------------------------------------------------------------
@@ -279,9 +282,15 @@ def test_a_program_is_an_encoder(exported: Path) -> None:
     torch.testing.assert_close(encoder(torch.rand(2, 3, 64, 64)).norm(dim=1), torch.ones(2))
 
 
-def test_a_program_has_no_feature_maps(exported: Path) -> None:
-    with pytest.raises(InvalidSetting, match="where feature maps are needed"):
-        build.build_perceptual(s.ExportedModel(path=exported, size=8))
+def test_a_program_is_a_ruler_by_its_maps(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 2, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    perceptual = build.build_perceptual(s.ExportedModel(path=export(network, tmp_path / "ruler.pt2"), size=8))
+    assert [layer.shape for layer in perceptual(torch.rand(2, 3, 64, 64))] == [(2, 4, 4, 4)]
+
+
+def test_recovered_factors_take_a_network_of_ours(exported: Path) -> None:
+    with pytest.raises(InvalidSetting, match="where a network of ours is needed"):
+        build.models.network_and_size(s.ExportedModel(path=exported, size=8))
 
 
 def test_perceptual_features_are_the_maps_of_a_network(tiny_world: Path) -> None:
@@ -403,14 +412,9 @@ def objective_of(settings: InversionSettings, attacker: Attacker) -> Objective:
 def test_terms_that_ask_for_more_than_the_models_give_are_refused(tiny_values: dict[str, Any]) -> None:
     """Before any work, with the reason; the next smaller number, or the logits' own scale, is built."""
 
-    class TwoMaps(nn.Module):
-        def maps(self, images: Tensor) -> list[Tensor]:
-            return [images, images]
-
     attacker = build.build_attacker(check_settings(tiny_values))
     blind = Classifier(Small(100), size=64, fingerprint="f", no_features="it is a black box")
     hidden = replace(attacker, public=replace(attacker.public, features=None), classifier=blind)
-    shallow = replace(attacker, perceptual=PerceptualFeatures(TwoMaps()))  # type: ignore[arg-type]
     with torch.no_grad():
         largest = float(attacker.classifier.logits(attacker.public.at(torch.arange(12))).abs().max())
 
@@ -425,9 +429,6 @@ def test_terms_that_ask_for_more_than_the_models_give_are_refused(tiny_values: d
     objective_of(terms("cls", kind="angular_margin", logit_scale=1.001 * largest), attacker)
     with pytest.raises(InvalidSetting, match=r"`terms.cls.logit_scale` should be .* public pictures reach 2"):
         objective_of(terms("cls", kind="angular_margin", logit_scale=largest / 2), attacker)
-    objective_of(terms("perc", kind="perceptual", form="plain"), shallow)
-    with pytest.raises(InvalidSetting, match=r"`attack.perceptual` should be a network of 3 .*Found '2 maps'"):
-        objective_of(terms("perc", kind="perceptual", form="hierarchical"), shallow)
 
 
 def test_fixed_weights_are_those_above_zero() -> None:

@@ -104,6 +104,6 @@ def attacker(prior: DiffusionPrior) -> Attacker:
         prior=prior,
         encoder=encoder,
         attributes=light_estimator(low_pass_light, images),
-        perceptual=PerceptualFeatures(TwoScales()),  # type: ignore[arg-type]
+        perceptual=PerceptualFeatures(TwoScales()),
         public=look_at(images, classifier, encoder),
     )

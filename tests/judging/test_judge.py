@@ -56,7 +56,7 @@ def judge(private: PrivatePictures = PRIVATE, *, factors: nn.Module | None = Non
     spread = torch.full((10,), 0.5)
     instruments = Instruments(
         target=classifier("target", gain=2.0),
-        perceptual=PerceptualFeatures(Maps()),  # type: ignore[arg-type]
+        perceptual=PerceptualFeatures(Maps()),
         attributes=AttributeEstimator(TenAttributes(), size=None, spread=spread) if attributes else None,
     )
     encoder = IdentityEncoder(Means(), size=None, dimension=3, fingerprint="encoder")
@@ -264,7 +264,7 @@ def test_gains_of_norm_layers_make_no_relatives() -> None:
 
 
 def test_the_judge_refuses_at_its_door() -> None:
-    instruments = Instruments(classifier("target"), PerceptualFeatures(Maps()), None)  # type: ignore[arg-type]
+    instruments = Instruments(classifier("target"), PerceptualFeatures(Maps()), None)
     encoder = IdentityEncoder(Means(), size=None, dimension=3, fingerprint="encoder")
     with pytest.raises(ThreatModelViolation, match="`copy`"):
         Judge({"fine": classifier("a"), "copy": classifier("target")}, encoder, PRIVATE, instruments=instruments)

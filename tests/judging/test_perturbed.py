@@ -43,7 +43,7 @@ def classifier(fingerprint: str, shift: int = 0) -> Classifier:
     return Classifier(Means(shift), size=None, fingerprint=fingerprint)
 
 
-FEATURES = PerceptualFeatures(Maps())  # type: ignore[arg-type]
+FEATURES = PerceptualFeatures(Maps())
 ROLES: dict[str, Role] = {"seen": "surrogate", "unseen": "heldout", "turned": "sibling"}
 
 

@@ -61,7 +61,7 @@ def wave(latents: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
 
 
 def perturber_of(prior: DiffusionPrior, models: Sequence[Classifier], names: Sequence[str] = "abc") -> Perturber:
-    perceptual = PerceptualFeatures(Same())  # type: ignore[arg-type]
+    perceptual = PerceptualFeatures(Same())
     surrogates = {model.fingerprint: model for model in models}
     return Perturber(prior, surrogates, tuple(names), "a person with {label}", perceptual)
 
@@ -342,7 +342,7 @@ def scripted(
     """Margin, red and iterations of each picture's best iterate; the pictures themselves have no red."""
     prior = make(lambda latents, *_: 0 * latents)
     model = Classifier(Green(), size=None, fingerprint="green")
-    perceptual = PerceptualFeatures(Angle())  # type: ignore[arg-type]
+    perceptual = PerceptualFeatures(Angle())
     perturber = Perturber(prior, {"green": model}, ("a", "b"), "{label}", perceptual)
     count = len(looks)
     path = PathPlan(steps=10, start=9, guidance_scale=1.0)

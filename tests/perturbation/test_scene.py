@@ -59,7 +59,7 @@ def seeing() -> Classifier:
 
 def perturber_of(prior: DiffusionPrior, surrogates: Mapping[str, Classifier] | None = None, **more: Any) -> Perturber:
     models = surrogates or {"one": seeing()}
-    perceptual = PerceptualFeatures(Same())  # type: ignore[arg-type]
+    perceptual = PerceptualFeatures(Same())
     return Perturber(prior, models, NAMES, TEMPLATE, perceptual, **more)
 
 

@@ -35,7 +35,7 @@ def perturber(tiny_world: Path) -> Perturber:
         if name.endswith(("to_q.weight", "to_k.weight")):
             parameter.data.mul_(4)
     names = ("long red hair", "short black hair")
-    perceptual = PerceptualFeatures(Same())  # type: ignore[arg-type]
+    perceptual = PerceptualFeatures(Same())
     return Perturber(prior, {}, names, "a portrait of a person with {label}", perceptual)
 
 

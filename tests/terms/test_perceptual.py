@@ -10,6 +10,7 @@ from diffaudit.errors import InvalidSetting
 from diffaudit.models.networks import Network
 from diffaudit.models.perceptual import PerceptualFeatures, perceptual_distance
 from diffaudit.terms import HierarchicalPerceptual, Perceptual, feature_map_distance, hierarchical_distance
+from diffaudit.terms.perceptual import depth_weights
 
 
 def candidate_with(image: Tensor, source: Tensor) -> Candidate:
@@ -191,4 +192,14 @@ def test_another_number_of_layers_is_refused() -> None:
     with pytest.raises(
         InvalidSetting, match=r"`weights` should hold one weight a layer, 2 in all. Found \(0.2, 0.5, 0"
     ):
-        HierarchicalPerceptual(pyramid)(candidate_with(image, image))
+        HierarchicalPerceptual(pyramid, weights=(0.2, 0.5, 0.3))(candidate_with(image, image))
+
+
+def test_depths_are_weighed_alike_whatever_their_number() -> None:
+    """Constant differences of 1 in every layer: the distance is the sum of the weights, wherever they fall."""
+    red, green = torch.eye(3)[:2, None, :, None, None]
+    for layers in (1, 2, 3, 5):
+        found = hierarchical_distance([red] * layers, [green] * layers)
+        torch.testing.assert_close(found, torch.tensor([2.0]))
+        assert sum(depth_weights(layers)) == pytest.approx(1)
+    assert depth_weights(2) == pytest.approx((0.4, 0.6))

@@ -15,6 +15,7 @@ from diffaudit.models.classifier import Classifier
 from diffaudit.models.efficientnet_lite import efficientnet_lite
 from diffaudit.models.exported import exported_classifier, exported_encoder
 from diffaudit.models.exported_autoencoder import ExportedAutoencoder, exported_autoencoder
+from diffaudit.models.exported_maps import exported_perceptual
 from diffaudit.models.external import timm_classifier, torchvision_classifier
 from diffaudit.models.face_id import attach_face_id
 from diffaudit.models.fingerprints import module_fingerprint
@@ -90,6 +91,8 @@ def build_encoder(setting: s.NetworkModel) -> IdentityEncoder:
 
 def build_perceptual(setting: s.NetworkModel) -> PerceptualFeatures:
     """A perceptual feature network."""
+    if isinstance(setting, s.ExportedModel):
+        return exported_perceptual(setting.path, size=setting.size, allow_code=setting.allow_code)
     network, size = network_and_size(setting)
     return PerceptualFeatures(network, size=size)
 
@@ -109,9 +112,9 @@ def build_attributes(setting: s.AttributeModel, public: Tensor) -> AttributeEsti
 
 
 def network_and_size(setting: s.NetworkModel) -> tuple[Network, int | None]:
-    """A network whose feature maps can be read, and the side in pixels that it wants."""
+    """A network of ours, and the side in pixels that it wants."""
     if isinstance(setting, s.ExportedModel):
-        raise InvalidSetting("kind", "be `bundled` or `trained` where feature maps are needed", setting.kind)
+        raise InvalidSetting("kind", "be `bundled` or `trained` where a network of ours is needed", setting.kind)
     network, card = load_network(_folder(setting))
     return network, card["size"]
 

@@ -15,7 +15,6 @@ from diffaudit.models.negatives import NegativeBank
 from diffaudit.objective import Entry
 from diffaudit.terms import (
     ATTRIBUTE_WEIGHTS,
-    DEPTH_WEIGHTS,
     AngularMargin,
     Attributes,
     BatchTerm,
@@ -180,7 +179,6 @@ def _build_term(setting: TermSetting, tools: _Tools) -> Term | BatchTerm | Param
         case s.PerceptualTerm():
             if setting.form == "plain":
                 return Perceptual(tools.attacker.perceptual)
-            _require_depths(tools)
             return HierarchicalPerceptual(tools.attacker.perceptual)
         case s.AttributeTerm():
             known = tools.attacker.attributes.columns
@@ -210,12 +208,3 @@ def _require_cosines(scale: float, tools: _Tools) -> None:
             f"{scale:g}, by which public pictures reach {largest:.3g}",
             "Give that factor; for a target without such a layer take `logit_margin`.",
         )
-
-
-@torch.no_grad()
-def _require_depths(tools: _Tools) -> None:
-    """Refuse a network that gives other than one feature map a depth."""
-    maps = len(tools.attacker.perceptual(tools.few()[:1]))
-    if maps != len(DEPTH_WEIGHTS):
-        rule = f"be a network of {len(DEPTH_WEIGHTS)} feature maps where the term `perceptual` is `hierarchical`"
-        raise InvalidSetting("attack.perceptual", rule, f"{maps} maps", "Take another network, or the form `plain`.")

@@ -83,7 +83,7 @@ def answer_with_features(program: fx.GraphModule) -> str | None:
     output = program.graph.output_node()
     answers = pytree.tree_leaves(output.args[0])
     inputs = layers[-1].args[LAST_LAYERS[layers[-1].target]]
-    given, found, axes = _shape(answers[0]), _shape(layers[-1]), len(_shape(inputs))
+    given, found, axes = promised_shape(answers[0]), promised_shape(layers[-1]), len(promised_shape(inputs))
     if len(answers) != 1 or len(given) != 2 or found[1:2] != given[1:]:
         return f"the program's last linear layer or convolution gives {found}, its output is {given}"
     if axes not in (2, 4):
@@ -135,7 +135,7 @@ def _loaded(path: Path, content: bytes, allow_code: bool, setting: str) -> fx.Gr
         raise InvalidSetting(setting, rule, str(path), f"{type(error).__name__}: {error}") from error
 
 
-def _shape(node: object) -> tuple[int, ...]:
+def promised_shape(node: object) -> tuple[int, ...]:
     """The shape that the graph promises for a node; empty where it promises none."""
     value = node.meta.get("val") if isinstance(node, fx.Node) else None
     return tuple(value.shape) if isinstance(value, Tensor) else ()

@@ -1,18 +1,25 @@
-"""A small perceptual feature network: what two pictures look like, beyond their pixels."""
+"""Perceptual feature networks: what two pictures look like, beyond their pixels."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from diffaudit.models.classifier import resized
-from diffaudit.models.networks import Network
+
+
+class Maps(Protocol):
+    """What has feature maps."""
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """``images (B, 3, H, W) -> [(B, C_l, H_l, W_l), ...]``, from fine to coarse."""
 
 
 class PerceptualFeatures(nn.Module):
     """Feature maps ``images (B, 3, H, W) -> [(B, C_l, H_l, W_l), ...]`` of a frozen network, as they are."""
 
-    def __init__(self, network: Network, *, size: int | None = None) -> None:
+    def __init__(self, network: Maps, *, size: int | None = None) -> None:
         super().__init__()
         self.network = network
         self.size = size
@@ -39,7 +46,7 @@ def perceptual_distance(features: PerceptualFeatures, first: Tensor, second: Ten
     """``(B,)``: squared distance of channel-normalised features, averaged over space, summed over layers.
 
     The form of LPIPS without its learned channel weights (Zhang et al., *The Unreasonable Effectiveness of Deep
-    Features*, 2018, arXiv 1801.03924), on features trained on procedural faces: not to be called LPIPS.
+    Features*, 2018, arXiv 1801.03924), on whatever features are given: not to be called LPIPS.
     """
     pairs = zip(unit_channels(features(first)), unit_channels(features(second)), strict=True)
     return torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in pairs]).sum(0)

@@ -37,7 +37,6 @@ from diffaudit.terms.identity import (
 )
 from diffaudit.terms.margin import AngularMargin, LogitMargin, angular_hinge, logit_hinge
 from diffaudit.terms.perceptual import (
-    DEPTH_WEIGHTS,
     HierarchicalPerceptual,
     Perceptual,
     feature_map_distance,
@@ -51,7 +50,6 @@ from diffaudit.terms.structure import SelfAttention, self_attention_distance
 
 __all__ = [
     "ATTRIBUTE_WEIGHTS",
-    "DEPTH_WEIGHTS",
     "AngularMargin",
     "AttentionContrast",
     "AttentionDrift",

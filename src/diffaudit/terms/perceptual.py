@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +13,19 @@ from diffaudit.terms.base import Term
 
 DEPTH_WEIGHTS = (0.2, 0.5, 0.3)
 """Weights of shallow, middle and deep layers."""
+
+
+def depth_weights(layers: int) -> tuple[float, ...]:
+    """Return weights for so many layers, which sum to 1: those of shallow, middle and deep, interpolated between.
+
+    >>> depth_weights(3)
+    (0.2, 0.5, 0.3)
+    >>> [round(weight, 3) for weight in depth_weights(5)]
+    [0.114, 0.2, 0.286, 0.229, 0.171]
+    """
+    places = np.linspace(0, 1, layers) if layers > 1 else [0.5]
+    weights = np.interp(places, np.linspace(0, 1, len(DEPTH_WEIGHTS)), DEPTH_WEIGHTS)
+    return tuple(float(weight) for weight in weights / weights.sum())
 
 
 def feature_map_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
@@ -61,17 +75,18 @@ class Perceptual(Term):
 
 
 def hierarchical_distance(
-    first: Sequence[Tensor], second: Sequence[Tensor], weights: Sequence[float] = DEPTH_WEIGHTS
+    first: Sequence[Tensor], second: Sequence[Tensor], weights: Sequence[float] | None = None
 ) -> Tensor:
     r"""Return the squared differences of channel-normalised feature maps, averaged over places, weighted by depth.
 
     .. math:: \sum_l \frac{w_l}{H_l W_l} \sum_{h,w}
         \left\|\frac{\phi_l(x_b)_{hw}}{\|\phi_l(x_b)_{hw}\|} - \frac{\phi_l(x'_b)_{hw}}{\|\phi_l(x'_b)_{hw}\|}\right\|^2
 
-    Shapes ``[(B, C_l, H_l, W_l)], [(B, C_l, H_l, W_l)] -> (B,)``, one weight a layer, from shallow to deep; range
-    ``[0, 4 sum(weights)]``. Every place's channels have length 1, so that the weights, not the sizes of the
-    activations, say what a layer counts. The norm is taken as ``sqrt(1e-8 + sum of squares)``, whose gradient is finite
-    for channels that are all 0. This has the form of LPIPS without its published weights, and is not called so.
+    Shapes ``[(B, C_l, H_l, W_l)], [(B, C_l, H_l, W_l)] -> (B,)``, one weight a layer, from shallow to deep (None:
+    :func:`depth_weights`); range ``[0, 4 sum(weights)]``. Every place's channels have length 1, so that the weights,
+    not the sizes of the activations, say what a layer counts. The norm is taken as ``sqrt(1e-8 + sum of squares)``,
+    whose gradient is finite for channels that are all 0. This has the form of LPIPS without its published weights, and
+    is not called so.
 
     Paper: Zhang, Isola, Efros, Shechtman, Wang, "The Unreasonable Effectiveness of Deep Features as a Perceptual
     Metric" (2018, arXiv:1801.03924), equation 1, for the normalisation.
@@ -86,6 +101,7 @@ def hierarchical_distance(
     (tensor([0.4000]), tensor([2.0000]))
     """
     require_layers(first, second)
+    weights = depth_weights(len(first)) if weights is None else weights
     _require_weights(weights)
     if len(weights) != len(first):
         raise InvalidSetting("weights", f"hold one weight a layer, {len(first)} in all", tuple(weights))
@@ -100,7 +116,8 @@ def hierarchical_distance(
 class HierarchicalPerceptual(Term):
     """:func:`hierarchical_distance` between ``candidate.image`` and ``candidate.source``.
 
-    ``extractor`` is as in :class:`Perceptual`, with one feature map a weight, from shallow to deep.
+    ``extractor`` is as in :class:`Perceptual`, with one feature map a weight, from shallow to deep; without weights
+    :func:`depth_weights` of as many maps as it gives.
 
     Raises:
         InvalidSetting: for no weights, weights that are negative or not finite at once; in ``forward``, where the
@@ -109,13 +126,12 @@ class HierarchicalPerceptual(Term):
 
     lower_bound = 0.0
 
-    def __init__(
-        self, extractor: Callable[[Tensor], list[Tensor]], *, weights: Sequence[float] = DEPTH_WEIGHTS
-    ) -> None:
+    def __init__(self, extractor: Callable[[Tensor], list[Tensor]], *, weights: Sequence[float] | None = None) -> None:
         super().__init__()
-        _require_weights(weights)
+        if weights is not None:
+            _require_weights(weights)
         self.extractor = extractor
-        self.weights = tuple(weights)
+        self.weights = None if weights is None else tuple(weights)
 
     def forward(self, candidate: Candidate) -> Tensor:
         with torch.no_grad():
