@@ -1,7 +1,7 @@
 # make audit    install, then the quick inversion audit
 # make test     every check of CI: ruff, mypy, tests and doctests
-# make models   train the bundled models again from public data
-# make clean    remove what the commands above made, but never runs/
+# make models   train the bundled models again, on rendered faces
+# make clean    remove .venv, builds and caches, but never runs/
 #
 # VENV and PYTHON choose the environment: `make test VENV=/tmp/venv PYTHON=python3.12`.
 
@@ -19,12 +19,14 @@ export OMP_WAIT_POLICY ?= PASSIVE
 audit: $(VENV)/.installed
 	$(BIN)/diffaudit invert configs/quick.yaml
 
+# One process per core, for the models of the tests are too small for threads; a file's tests share what they prepare.
 test: export HF_HUB_OFFLINE = 1
+test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile
 
 models: $(VENV)/.installed
 	$(BIN)/diffaudit train all
