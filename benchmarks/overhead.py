@@ -22,6 +22,7 @@ from diffaudit.inversion.plans import StagePlan
 from diffaudit.inversion.state import TrainingState, stage_optimiser
 from diffaudit.inversion.training import StepReport, train_stage
 from diffaudit.settings import InversionSettings, load_settings
+from diffaudit.study.run import reproducible
 
 DEFAULT = Path(__file__).parents[1] / "configs" / "quick.yaml"
 GOAL = 0.1
@@ -131,6 +132,17 @@ def print_table(name: str, walls: list[float], parts: list[dict[str, float]]) ->
     return share
 
 
+def print_stages(settings: InversionSettings, steps: int) -> None:
+    """Prints a table for each stage: ``steps`` steps, after one that is not counted."""
+    attacker = build.build_attacker(settings)
+    anchors = attacker.pseudo_anchors(settings.embedding.anchor_images)
+    stages = [stage.model_copy(update={"steps": steps + 1}) for stage in settings.stages if stage.steps > 0]
+    settings = settings.model_copy(update={"stages": stages})
+    state = build.build_state(settings, attacker, anchors)
+    for plan in build.build_stages(settings):
+        print_table(plan.name, *steps_of(state, settings, plan))
+
+
 def main() -> None:
     """Print a table for each stage of the settings."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -138,17 +150,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="steps of each stage that count")
     parser.add_argument("--classes", type=int, default=20)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    settings = load_settings(arguments.settings, {"classes": arguments.classes})
-    # As in a run.
-    torch.use_deterministic_algorithms(True)
-    attacker = build.build_attacker(settings)
-    anchors = attacker.pseudo_anchors(settings.embedding.anchor_images)
-    stages = [stage.model_copy(update={"steps": arguments.steps + 1}) for stage in settings.stages if stage.steps > 0]
-    settings = settings.model_copy(update={"stages": stages})
-    state = build.build_state(settings, attacker, anchors)
-    for plan in build.build_stages(settings):
-        print_table(plan.name, *steps_of(state, settings, plan))
+    settings = load_settings(arguments.settings, {"classes": arguments.classes, "threads": 1})
+    with reproducible(settings):
+        print_stages(settings, arguments.steps)
 
 
 if __name__ == "__main__":

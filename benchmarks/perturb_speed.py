@@ -29,6 +29,7 @@ from diffaudit.perturbation.plans import Plans
 from diffaudit.perturbation.rendering import Rendered, render
 from diffaudit.perturbation.scene import Perturber, prepared
 from diffaudit.settings import PerturbationSettings, load_perturbation
+from diffaudit.study.run import reproducible
 
 GOAL = 3.0
 
@@ -46,7 +47,7 @@ class Setup:
 
 def setup(pictures: int, iterations: int, **overrides: Any) -> Setup:
     """The embedded default on so many pictures, which take every iteration."""
-    given = {"images.count": pictures, "budget.iterations": iterations, "budget.stop_margin": None}
+    given = {"images.count": pictures, "budget.iterations": iterations, "budget.stop_margin": None, "threads": 1}
     settings = load_perturbation(settings_path("perturb"), given | overrides)
     victims = build.victims(settings.images)
     perturber = build.build_perturber(settings, victims.classes)
@@ -149,10 +150,10 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    print_batching(setup(arguments.pictures, arguments.iterations), arguments.rounds)
-    print_ensembles(arguments.pictures, arguments.iterations, arguments.rounds)
+    ready = setup(arguments.pictures, arguments.iterations)
+    with reproducible(ready.settings):
+        print_batching(ready, arguments.rounds)
+        print_ensembles(arguments.pictures, arguments.iterations, arguments.rounds)
 
 
 if __name__ == "__main__":
