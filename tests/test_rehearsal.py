@@ -1,21 +1,23 @@
 """What is refused before a picture is attacked: every fault by its message, on models and pictures of known classes."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import nn
 
-from diffaudit.build import LabelledImages, build_perturber, rehearse
+from diffaudit.build import LabelledImages, build_perturber, build_plans, rehearse
 from diffaudit.data.captions import HAIR_LABELS
 from diffaudit.errors import InvalidSetting
 from diffaudit.judging.perturbed import PerturbationJudge, Role
 from diffaudit.models.classifier import Classifier
+from diffaudit.perturbation.plans import Plans, RecordingPlan
 from diffaudit.perturbation.scene import Perturber
 from diffaudit.settings import PerturbationSettings
 
 WITHOUT: Any = None
+UNREAD = Plans(WITHOUT, RecordingPlan(), WITHOUT, WITHOUT, WITHOUT)
 ABSENT = {"terms": [{"kind": "entropy", "layers": {"levels": [7]}}]}
 
 
@@ -36,7 +38,7 @@ def tried(changes: dict[str, Any], *, roles: dict[str, Role] | None = None, **mo
     known = pictures(models["seen"].logits(torch.zeros(1, 3, 8, 8)).shape[1])
     perturber = Perturber(WITHOUT, {"seen": models["seen"]}, known.classes, "{label}", WITHOUT)
     given: dict[str, Role] = dict.fromkeys(models, "surrogate")
-    rehearse(settings, perturber, PerturbationJudge(models, given | (roles or {}), WITHOUT), known)
+    rehearse(settings, perturber, UNREAD, PerturbationJudge(models, given | (roles or {}), WITHOUT), known)
 
 
 def test_models_of_the_pictures_classes_pass() -> None:
@@ -78,11 +80,50 @@ def test_terms_and_words_are_tried() -> None:
     perturber = build_perturber(settings, HAIR_LABELS)
     models = dict(perturber.surrogates)
     judge = PerturbationJudge(models, dict.fromkeys(models, "surrogate"), perturber.perceptual)
-    rehearse(settings, perturber, judge, pictures())
+    plans = build_plans(settings, perturber)
+    rehearse(settings, perturber, plans, judge, pictures())
     assert perturber.nearest_names.shape == (10,)
     strange = replace(perturber, names=("badger", *HAIR_LABELS[1:]))
     with pytest.raises(InvalidSetting, match="`label` should be of words that the tokenizer knows"):
-        rehearse(settings, strange, judge, pictures())
+        rehearse(settings, strange, plans, judge, pictures())
     absent = settings.model_copy(update={"terms": PerturbationSettings.model_validate(ABSENT).terms})
     with pytest.raises(InvalidSetting, match="`layers` should be places and levels"):
-        rehearse(absent, perturber, judge, pictures())
+        rehearse(absent, perturber, plans, judge, pictures())
+
+
+@pytest.mark.parametrize(
+    ("names", "distractor", "message"),
+    [
+        (("badger", *HAIR_LABELS[1:]), "none", "be of words that the tokenizer knows"),
+        ((*HAIR_LABELS[:9], "badger"), "confusion", "be of words that the tokenizer knows"),
+        ((*HAIR_LABELS[:9], " ".join(HAIR_LABELS)), "confusion", "stand within the first"),
+    ],
+    ids=["own", "a rival's", "pushed out by a rival"],
+)
+def test_words_are_looked_for_before_any_picture_needs_them(
+    names: tuple[str, ...], distractor: Literal["none", "confusion"], message: str
+) -> None:
+    """The pictures' own; where rivals are named, those of every class, for any may become one."""
+    prompts = {"distractor": distractor, "name_rival": "where_read" if distractor == "none" else "always"}
+    settings = PerturbationSettings.model_validate({"terms": [{"kind": "entropy"}], "prompts": prompts})
+    perturber = build_perturber(settings, HAIR_LABELS)
+    judge = PerturbationJudge(dict(perturber.surrogates), dict.fromkeys(perturber.surrogates, "surrogate"), WITHOUT)
+    plans = build_plans(settings, perturber)
+    rehearse(settings, perturber, plans, judge, pictures())
+    with pytest.raises(InvalidSetting, match=f"`label` should {message}"):
+        rehearse(settings, replace(perturber, names=names, distractor=distractor), plans, judge, pictures())
+
+
+def test_words_that_nobody_reads_may_be_any() -> None:
+    settings = PerturbationSettings.model_validate({"terms": []})
+    perturber = replace(build_perturber(settings, HAIR_LABELS), names=("badger", *HAIR_LABELS[1:]))
+    judge = PerturbationJudge(dict(perturber.surrogates), dict.fromkeys(perturber.surrogates, "surrogate"), WITHOUT)
+    rehearse(settings, perturber, build_plans(settings, perturber), judge, pictures())
+
+
+def test_terms_of_the_picture_are_tried_on_its_size() -> None:
+    settings = PerturbationSettings.model_validate({"terms": [{"kind": "colour", "grid": 65}]})
+    perturber = build_perturber(settings, HAIR_LABELS)
+    judge = PerturbationJudge(dict(perturber.surrogates), dict.fromkeys(perturber.surrogates, "surrogate"), WITHOUT)
+    with pytest.raises(InvalidSetting, match="`grid` should"):
+        rehearse(settings, perturber, build_plans(settings, perturber), judge, pictures())

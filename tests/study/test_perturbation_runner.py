@@ -108,6 +108,7 @@ def test_the_measures_and_the_page_are_there(finished: Path) -> None:
         *metrics["models"],
         "prior",
         "perceptual",
+        "identity encoder",
         "judging perceptual",
         "judging encoder",
     }

@@ -28,6 +28,8 @@ from diffaudit.weighting import Ramp, Ramped
 
 CROSS = (s.VarianceTerm, s.EntropyTerm, s.ContrastTerm, s.ReplaceTerm, s.DriftTerm)
 """The terms that read cross-attention."""
+PICTORIAL = (s.FrequencyTerm, s.DistanceTerm, s.PixelTerm, s.ColourTerm)
+"""The terms that read the picture alone."""
 
 
 def build_recording(settings: s.PerturbationSettings, perturber: Perturber, mask: MaskPlan) -> RecordingPlan:

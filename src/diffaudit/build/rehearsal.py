@@ -1,14 +1,19 @@
 """What is tried on a blank picture before any work: every model's classes, the loss, the terms, mask and words."""
 
+from collections.abc import Sequence
+
 import torch
 
 from diffaudit import settings as s
-from diffaudit.build.perturbation_terms import build_terms
+from diffaudit.build.perturbation_terms import PICTORIAL, build_terms
 from diffaudit.build.victims import LabelledImages
+from diffaudit.candidate import Candidate
 from diffaudit.errors import InvalidSetting
 from diffaudit.judging.perturbed import PerturbationJudge
 from diffaudit.perturbation.mask import grad_cam
+from diffaudit.perturbation.plans import Plans
 from diffaudit.perturbation.scene import Perturber
+from diffaudit.perturbation.words import Words
 from diffaudit.terms import dlr, goal_dlr
 
 PLACES = {"surrogate": "surrogates", "heldout": "judging.heldout", "sibling": "judging.siblings"}
@@ -16,14 +21,19 @@ PLACES = {"surrogate": "surrogates", "heldout": "judging.heldout", "sibling": "j
 
 @torch.no_grad()
 def rehearse(
-    settings: s.PerturbationSettings, perturber: Perturber, judge: PerturbationJudge, pictures: LabelledImages
+    settings: s.PerturbationSettings,
+    perturber: Perturber,
+    plans: Plans,
+    judge: PerturbationJudge,
+    pictures: LabelledImages,
 ) -> None:
     """Refuses, before any picture is attacked, what could not be attacked or judged afterwards.
 
     Raises:
         InvalidSetting: a model that does not answer for each of the pictures' classes, and no others; a loss of more
             classes than there are; a surrogate without feature maps under a mask of Grad-CAM; names that the prior's
-            text encoder cannot compare; terms that cannot be made.
+            text encoder cannot compare; words of a picture's class that are read and that its tokenizer does not know
+            or cuts off; terms that cannot be made, or that the pictures' size does not suit.
         MissingExtra: a term needs a package that is not installed.
     """
     blank = torch.zeros(1, *pictures.images.shape[1:])
@@ -35,7 +45,30 @@ def rehearse(
         grad_cam(list(perturber.surrogates.values()), blank, torch.tensor([0]), 1)
     if perturber.distractor == "text":
         _ = perturber.nearest_names
+    if plans.recording.reads_words or plans.mask.kind == "attention":
+        _require_words(perturber, sorted(set(pictures.labels.tolist())))
     build_terms(settings, perturber, 1)
+    if pictorial := [term for term in settings.terms if isinstance(term, PICTORIAL)]:
+        alone = build_terms(settings.model_copy(update={"terms": pictorial}), perturber, 1)
+        assert alone is not None
+        unmoved = torch.zeros(1, len(pictures.classes))
+        alone(Candidate(image=blank, source=blank, target=torch.tensor([0]), logits=unmoved), 0)
+
+
+def _require_words(perturber: Perturber, labels: Sequence[int]) -> None:
+    """The words of the pictures' classes are looked for or, where rivals are named, those of every class.
+
+    These stand beside the longest other name, which pushes them farthest back.
+    """
+    text, template, names = perturber.prior.text, perturber.template, perturber.names
+    length = 0 if text is None else text.length
+    if perturber.distractor == "none":
+        Words(text, template, [names[label] for label in labels], None).masks(length)
+    else:
+        second, first = sorted(names, key=len)[-2:]
+        words = Words(text, template, names, [second if name == first else first for name in names])
+        words.masks(length)
+        words.swapped_masks(length)
 
 
 def _require_classes(judge: PerturbationJudge, blank: torch.Tensor, classes: int) -> None:

@@ -39,6 +39,11 @@ class RecordingPlan:
     head_weights: tuple[float, ...] | None = None
     with_rival: bool = False
 
+    @property
+    def reads_words(self) -> bool:
+        """Whether some layer attends to the prompt."""
+        return any(layer.kind == "cross" for layer in self.layers)
+
 
 @dataclass(frozen=True)
 class MaskPlan:

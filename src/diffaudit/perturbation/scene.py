@@ -119,7 +119,7 @@ def prepared(
         if recording.with_rival:
             swapped = prior.condition(embeddings, len(images), words.swapped)
             rival = render(prior, trajectory[-1], swapped, nulls, path, recording.layers, window=recording.window).steps
-    reads_words = any(layer.kind == "cross" for layer in recording.layers) or mask.kind == "attention"
+    reads_words = recording.reads_words or mask.kind == "attention"
     own = words.masks(condition.tokens.shape[1]) if reads_words else None
     seen = branch_of(clean.steps, own, weights=recording.head_weights)
     side = trajectory[-1].shape[-1]

@@ -72,9 +72,32 @@ def begin_manifest(run: Run[Kind], command: str, *, has: Sequence[str], has_not:
         "started": earlier.get("started", datetime.now(UTC).isoformat(timespec="seconds")),
         "tries": earlier.get("tries", 0) + 1,
         "state": "running",
+        "models": earlier.get("models", {}),
+        "data": earlier.get("data", {}),
     }
     write_json(path, manifest)
     return manifest
+
+
+def hold(run: Run[Kind], manifest: dict[str, Any], models: Mapping[str, str], data: Mapping[str, str]) -> None:
+    """Notes the hashes of all that the attack opened, or refuses to go on with other things under the same names.
+
+    Settings name files and Python objects; what these hold may have changed since an earlier try.
+
+    Raises:
+        RunConflict: something is kept that was made with other models or pictures.
+    """
+    opened = {"models": _marked(models), "data": _marked(data)}
+    if any(run.folder.checkpoints.glob("*")):
+        for kind, found in opened.items():
+            other = [name for name, mark in found.items() if manifest[kind].get(name, mark) != mark]
+            if other:
+                raise RunConflict(
+                    f"{run.folder.path} holds what was made with other {kind} of these names: {', '.join(other)}. "
+                    "Put back what was there, choose another --output, or delete it."
+                )
+    manifest |= opened
+    write_json(run.folder.manifest, manifest)
 
 
 def finish_manifest(
@@ -88,11 +111,15 @@ def finish_manifest(
 ) -> None:
     """Writes it again with the hashes of all that the run opened, how long it took, and that it has ended."""
     manifest |= {
-        "models": {name: {"fingerprint": mark} for name, mark in models.items()},
-        "data": {name: {"fingerprint": mark} for name, mark in data.items()},
+        "models": _marked(models),
+        "data": _marked(data),
         "num_classes": num_classes,
         "seconds": dict(seconds),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "state": "finished",
     }
     write_json(run.folder.manifest, manifest)
+
+
+def _marked(marks: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    return {name: {"fingerprint": mark} for name, mark in marks.items()}

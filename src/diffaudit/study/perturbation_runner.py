@@ -15,7 +15,7 @@ from diffaudit.perturbation.references import Reference, reference_examples
 from diffaudit.perturbation.scene import Perturber
 from diffaudit.records import REBUILT, RunFolder, read_perturbation_records, write_atomically, write_json
 from diffaudit.settings import PerturbationSettings
-from diffaudit.study.manifest import begin_manifest, claim, finish_manifest
+from diffaudit.study.manifest import begin_manifest, claim, finish_manifest, hold
 from diffaudit.study.paired_sets import Json, set_distances
 from diffaudit.study.perturbation_metrics import perturbation_metrics
 from diffaudit.study.perturbed_batches import Done, perturbed_pictures
@@ -25,7 +25,7 @@ from diffaudit.study.run import PerturbationRun, Watcher, reproducible
 HAS = (
     "the surrogates: architecture, weights, gradients",
     "the pictures and their true classes",
-    "a diffusion prior, its words, and perceptual features",
+    "a diffusion prior and its words, an identity encoder where the prior is told whom it draws, perceptual features",
 )
 HAS_NOT = (
     "the held-out models and their siblings",
@@ -49,7 +49,7 @@ def run_perturbation(
     Raises:
         InvalidSetting: a model, a term, the mask or the loss does not fit the pictures (:func:`.rehearse`).
         MissingExtra: reference attacks are asked for, and foolbox is not installed.
-        RunConflict: the folder holds a run made with other settings.
+        RunConflict: the folder holds a run made with other settings, models or pictures.
         ThreatModelViolation: a held-out model is not independent of a surrogate.
     """
     from diffaudit.report.html import write_report
@@ -66,7 +66,9 @@ def run_perturbation(
             plans = build.build_plans(settings, perturber)
             # Built and tried now, for it may be refused; the attack gets nothing of it.
             judge = build.build_perturbation_judge(settings, perturber, given=given)
-            build.rehearse(settings, perturber, judge, pictures)
+            build.rehearse(settings, perturber, plans, judge, pictures)
+            models, data = _opened(perturber), {"pictures": tensor_fingerprint(pictures.images)}
+            hold(run, manifest, models, data)
         save_pictures(run.folder.images / "clean", pictures.images)
         done = perturbed_pictures(run, perturber, plans, pictures)
         rows = [_attacked(run, pictures, done)]
@@ -80,8 +82,7 @@ def run_perturbation(
             notes += _left_alone(pictures, done)
     seconds = run.spent()
     records = read_perturbation_records(run.folder.records)
-    models = {name: model.fingerprint for name, model in judge.models.items()}
-    models |= {"prior": module_fingerprint(perturber.prior), "perceptual": module_fingerprint(perturber.perceptual)}
+    models |= {name: model.fingerprint for name, model in judge.models.items()}
     models |= {"judging perceptual": module_fingerprint(judge.perceptual)}
     models |= {} if judge.encoder is None else {"judging encoder": judge.encoder.fingerprint}
     metrics = perturbation_metrics(
@@ -95,12 +96,18 @@ def run_perturbation(
         seed=settings.seed,
     )
     write_json(run.folder.metrics, metrics | {"seconds": seconds})
-    data = {"pictures": tensor_fingerprint(pictures.images)}
     met = sorted({number for record in records for number in (record.label, *record.predicted.values())})
     manifest["class_names"] = {str(number): pictures.classes[number] for number in met}
     finish_manifest(run, manifest, models, data, num_classes=len(pictures.classes), seconds=seconds)
     write_report(folder)
     return folder
+
+
+def _opened(perturber: Perturber) -> dict[str, str]:
+    """Hashes of what the attack holds."""
+    found = {name: model.fingerprint for name, model in perturber.surrogates.items()}
+    found |= {"prior": module_fingerprint(perturber.prior), "perceptual": module_fingerprint(perturber.perceptual)}
+    return found if perturber.encoder is None else found | {"identity encoder": perturber.encoder.fingerprint}
 
 
 def _reads_perceptual(settings: PerturbationSettings) -> bool:

@@ -21,7 +21,7 @@ from diffaudit.settings import InversionSettings
 from diffaudit.study.checkpoints import load_tensors, save_tensors
 from diffaudit.study.distribution import Embedded, distribution_metrics
 from diffaudit.study.learned_weights import weights_at_bounds
-from diffaudit.study.manifest import begin_manifest, claim, finish_manifest
+from diffaudit.study.manifest import begin_manifest, claim, finish_manifest, hold
 from diffaudit.study.metrics import inversion_metrics
 from diffaudit.study.pictures import save_pictures
 from diffaudit.study.run import InversionRun, Watcher, reproducible
@@ -46,7 +46,7 @@ def run_inversion(
     attacker's models, or remembers what they said (:class:`~diffaudit.study.public_cache.PublicCache`).
 
     Raises:
-        RunConflict: the folder holds a run made with other settings.
+        RunConflict: the folder holds a run made with other settings, models or public pictures.
         ThreatModelViolation: a judge is not independent of the attack.
     """
     from diffaudit.report.html import write_report
@@ -60,7 +60,8 @@ def run_inversion(
             build.check_door(settings)
             attacker = build.build_attacker(settings, given=target, look=look)
             build.check_people(settings.judging, attacker.public.num_classes)
-            models = _opened(attacker)
+            models, data = _opened(attacker), {"public": tensor_fingerprint(attacker.public.images)}
+            hold(run, manifest, models, data)
         projector = published_projector(attacker.prior)
         rows, moved = _attack(run, attacker, projector)
         with run.timed("judge"):
@@ -88,7 +89,7 @@ def run_inversion(
         "judge identity encoder": judge.encoder.fingerprint,
         **{f"judge {name}": classifier.fingerprint for name, classifier in judge.classifiers.items()},
     }
-    data = {"public": tensor_fingerprint(attacker.public.images), "private": tensor_fingerprint(judge.private.images)}
+    data |= {"private": tensor_fingerprint(judge.private.images)}
     finish_manifest(run, manifest, models, data, num_classes=attacker.public.num_classes, seconds=seconds)
     write_report(folder)
     return folder
