@@ -63,7 +63,7 @@ def test_the_default_is_the_combined_method() -> None:
 
 
 def lambdas(*values: float) -> dict[str, float]:
-    """Weights in the order of the method's table."""
+    """Weights in the order of the published table."""
     return dict(zip(("prior", "cls", "id", "perc", "reg"), values, strict=True))
 
 
@@ -73,7 +73,7 @@ PROTECT = (("lora", "embedding"), "label", lambdas(2.0, 0.5, 0.8, 1.0, 0.01))
 RELEASE = (("lora", "embedding"), "label", lambdas(0.5, 1.5, 0.8, 1.0, 0.01))
 MEET = (("lora", "projector"), "image", lambdas(1.0, 0.0, 0.0, 1.0, 0.0))
 LED_OVER = (("lora", "embedding"), "hybrid", None)
-"""Of the stages: what trains, whose identity is shown, and the weights where the method's table gives them."""
+"""Of the stages: what trains, whose identity is shown, and the weights where the published table gives them."""
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,10 @@ JPEG = {"jpeg-75": {"seen": 1.0, "one": 0.5, "two": None, "kin": 1.0}}
 
 ATTACK = [
     perturbed(0, {"seen": "rf", "one": "rf", "two": "rk", "kin": "rf"}, defended=JPEG, perceptual_distance=0.1),
-    perturbed(1, {"seen": "rf", "one": "rf", "two": "wf", "kin": "rf"}, defended=JPEG, perceptual_distance=0.3),
-    perturbed(2, {"seen": "rk", "one": "wf", "two": "wf", "kin": "rf"}, defended=JPEG, psnr=None),
+    perturbed(
+        1, {"seen": "rf", "one": "rf", "two": "wf", "kin": "rf"}, defended=JPEG, perceptual_distance=0.3, psnr=None
+    ),
+    perturbed(2, {"seen": "rk", "one": "wf", "two": "wf", "kin": "rf"}, defended=JPEG, perceptual_distance=9.0),
     perturbed(3, {"seen": "wf", "one": "rk", "two": "rk", "kin": "rf"}, defended=JPEG, reconstruction_psnr=40.0),
 ]
 PGD = [perturbed(i, dict.fromkeys(MODELS, "rf"), row="pgd-8") for i in range(4)]
@@ -110,14 +112,20 @@ def test_distances_of_sets_are_handed_through_to_their_rows() -> None:
 
 
 def test_distances_by_hand() -> None:
+    """Of the pictures that some held-out model had right: not of the third, on which no success could be counted."""
     found = metrics(ATTACK)
-    assert found["perceptual_distance"]["value"] == pytest.approx((0.1 + 0.3 + 0.25 + 0.25) / 4)
+    assert found["perceptual_distance"]["value"] == pytest.approx((0.1 + 0.3 + 0.25) / 3)
     assert found["psnr"]["value"] == 30
     assert found["reconstruction_psnr"]["value"] == 40
-    assert "psnr: measured on 3 of 4 images." in found["notes"]
+    assert "psnr: measured on 2 of 3 images." in found["notes"]
     assert found["seconds_per_image"] is None
     broken = [*ATTACK[:3], perturbed(3, dict.fromkeys(MODELS, "rf"), defended=JPEG, ssim=math.nan)]
     assert metrics(broken)["ssim"] is None
+
+
+def test_where_no_held_out_model_was_ever_right_all_pictures_are_measured() -> None:
+    wrong = [replace(record, clean_hits=dict.fromkeys(MODELS, False)) for record in ATTACK]
+    assert metrics(wrong)["perceptual_distance"]["value"] == pytest.approx((0.1 + 0.3 + 9.0 + 0.25) / 4)
 
 
 def test_names_are_the_contract() -> None:
@@ -135,8 +143,7 @@ def test_intervals_are_those_of_the_statistics() -> None:
     found = perturbation_metrics(ATTACK, MODELS, seed=3, resamples=500)
     expected = rate([1, 1, 0], range(3), resamples=500, generator=np.random.default_rng(3)).to_json()
     assert found["white_box_success"]["seen"] == expected
-    distances = [record.perceptual_distance for record in ATTACK]
-    mean = value(distances, range(4), resamples=500, generator=np.random.default_rng(3)).to_json()
+    mean = value([0.1, 0.3, 0.25], [0, 1, 3], resamples=500, generator=np.random.default_rng(3)).to_json()
     assert found["perceptual_distance"] == mean
 
 

@@ -40,7 +40,8 @@ def distances_table(metrics: Json) -> Table:
     return _by_attack(
         metrics,
         "distances",
-        "Means over all pictures, failures included; intervals are 95 % bootstraps over pictures.",
+        "Means over the pictures that a held-out model first had right, failures included; intervals are 95 % "
+        "bootstraps over pictures.",
         DISTANCES[:-1],
     )
 

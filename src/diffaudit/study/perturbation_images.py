@@ -9,6 +9,7 @@ from typing import Any
 from diffaudit.records import PerturbationRecord, RunFolder, read_perturbation_records
 from diffaudit.study.perturbation_metrics import (
     DISTANCES,
+    counting,
     defended_success,
     kept,
     models_of,
@@ -28,8 +29,9 @@ def perturbation_images(
     of the held-out models and of the surrogates), ``white_box_all_right`` (the surrogates where every model was right),
     where labels can be asked again ``label_kept``, ``transfer_kept`` and ``white_box_kept``, ``transfer.<model>``,
     ``sibling.<model>``, ``defended.<defence>`` (the mean over the held-out models), the distances, and ``iterations``.
-    In a share, an image that no model got right does not count. ``transfer_mean`` is the mean of the votes
-    ``transfer.<model>``.
+    In a share, an image that no model got right does not count; nor does, in the distances and in ``iterations``, one
+    that does not count for transfer (:func:`~diffaudit.study.perturbation_metrics.counting`). ``transfer_mean`` is the
+    mean of the votes ``transfer.<model>``.
     """
     found = [record for rows in records.values() for record in rows]
     surrogates, heldout = models_of(models, "surrogate"), models_of(models, "heldout")
@@ -51,15 +53,18 @@ def perturbation_images(
     for name in dict.fromkeys(name for record in found for name in record.defended):
         shares[f"defended.{name}"] = lambda record, name=name: defended_success(record, name, heldout)
     measures: Measures[PerturbationRecord] = {**shares, **DISTANCES, "iterations": lambda record: record.iterations}
+    counted = {id(record) for record in counting(found, models)}
+    votes = {"transfer": tuple(f"transfer.{name}" for name in heldout)}
+    votes |= {"white_box": tuple(f"white_box.{name}" for name in surrogates)}
+    of_kept = {f"{role}_kept": tuple(f"{vote}, label kept" for vote in names) for role, names in votes.items()}
+    of_all = {"white_box_all_right": (*votes["white_box"], *(f"right.{name}" for name in sorted(models)))}
     return tabulated(
         [((record.name, seed, record.image), record) for seed, rows in records.items() for record in rows],
         measures,
         shares=shares,
-        partial=shares,
-        votes={
-            "transfer_mean": tuple(f"transfer.{name}" for name in heldout),
-            "white_box_mean": tuple(f"white_box.{name}" for name in surrogates),
-        },
+        partial=[*shares, "psnr"],  # that of an unchanged picture is infinite, and no number
+        counts=lambda record: id(record) in counted,
+        votes={f"{role}_mean": names for role, names in votes.items()} | of_kept | of_all,
         notes=notes,
     )
 

@@ -55,7 +55,8 @@ def perturbation_metrics(
     - ``label_kept``: the share of the images that still deserve their label, where a rule can tell.
       ``transfer_kept`` and ``white_box_kept`` are the two means with every other image counted as a failure
       (:func:`success_if_kept`): a picture that was recoloured until its label is another fools nobody.
-    - Distances are means over all images of the row, failures included.
+    - Distances are means over the images that count for transfer (:func:`counting`), failures included: a price beside
+      what it bought.
     - ``kernel_distance`` and ``frechet_distance``: of the row's images as a set, as ``sets`` has them.
     - ``seconds_per_image``: one measurement over the whole row, so it has no interval.
 
@@ -152,6 +153,16 @@ def models_of(models: Mapping[str, str], role: str) -> list[str]:
     return [name for name, found in models.items() if found == role]
 
 
+def counting(records: Sequence[PerturbationRecord], models: Mapping[str, str]) -> list[PerturbationRecord]:
+    """Return the records that count for transfer: at least one held-out model was right. All, where none ever was.
+
+    Success is counted on these alone, so distances are measured on them too. A picture that every model had wrong
+    before may be left as it is, at no distance, and would make an attack look nearer than its successes are.
+    """
+    heldout = models_of(models, "heldout")
+    return [record for record in records if any(record.clean_hits[name] for name in heldout)] or list(records)
+
+
 class _Summary:
     """The measures of one row, each with its interval."""
 
@@ -219,15 +230,16 @@ class _Summary:
         return vote_rate(votes, images, resamples=self.resamples, generator=self._generator()).to_json()
 
     def _mean(self, name: str, measure: Callable[[PerturbationRecord], float | None]) -> Json | None:
-        found = [(number, record.image) for record in self.records if (number := measure(record)) is not None]
+        counted = counting(self.records, self.models)
+        found = [(number, record.image) for record in counted if (number := measure(record)) is not None]
         if not found:
             return None
         bad = sum(not math.isfinite(number) for number, _ in found)
         if bad:
             self.notes.append(f"{self.prefix}{name}: not finite for {bad} of {len(found)} images, so it has no mean.")
             return None
-        if len(found) < len(self.records):
-            self.notes.append(f"{self.prefix}{name}: measured on {len(found)} of {len(self.records)} images.")
+        if len(found) < len(counted):
+            self.notes.append(f"{self.prefix}{name}: measured on {len(found)} of {len(counted)} images.")
         numbers, images = zip(*found, strict=True)
         return value(numbers, images, resamples=self.resamples, generator=self._generator()).to_json()
 

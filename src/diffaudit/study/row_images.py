@@ -77,25 +77,27 @@ def tabulated(
     *,
     shares: Collection[str],
     partial: Collection[str] = (),
+    counts: Callable[[Measured], bool] = lambda _: True,
     votes: Mapping[str, tuple[str, ...]] | None = None,
     notes: list[str] | None = None,
 ) -> RowImages:
     """The images with a column for each measure.
 
-    Of the measures that are ``partial``, an image without a value does not count. Any other that some image lacks or
-    has as NaN or infinity has no column, for a mean over the rest would be another measure; ``notes`` is told where
-    some images have it.
+    Of the measures that are ``partial``, an image without a value does not count. In any other, an image counts where
+    ``counts`` says so; one that some such image lacks or has as NaN or infinity has no column, for a mean over the rest
+    would be another measure; ``notes`` is told where some images have it.
     """
     told = [] if notes is None else notes
     ordered = sorted(images, key=lambda image: image[0])
     columns = {}
     for name, measure in measures.items():
-        values = [measure(found) for _, found in ordered]
+        asked = [name in partial or counts(found) for _, found in ordered]
+        values = [measure(found) if counted else None for (_, found), counted in zip(ordered, asked, strict=True)]
         known = [value for value in values if value is not None and math.isfinite(value)]
-        if known and (name in partial or len(known) == len(values)):
+        if known and (name in partial or len(known) == sum(asked)):
             columns[name] = np.array([math.nan if value is None else value for value in values], dtype=np.float64)
         elif known:
-            told.append(f"{name}: measured on {len(known)} of {len(values)} images, so it is left out.")
+            told.append(f"{name}: measured on {len(known)} of {sum(asked)} images, so it is left out.")
     return RowImages(tuple(key for key, _ in ordered), columns, frozenset(shares) & columns.keys(), votes or {})
 
 
