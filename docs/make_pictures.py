@@ -1,4 +1,7 @@
-"""Makes the pictures of the README from the bundled models and a finished run: ``python docs/make_pictures.py RUN``."""
+"""Makes the pictures of the README from the bundled models and a finished run of each audit.
+
+``python docs/make_pictures.py INVERSION PERTURBATION``, two run folders.
+"""
 
 import sys
 from pathlib import Path
@@ -11,7 +14,7 @@ from diffaudit.data.faces import photographs
 from diffaudit.data.rendering import render_faces
 from diffaudit.models.bundled import bundled_folder, load_network
 from diffaudit.models.prior import DiffusionPrior
-from diffaudit.records import RunFolder, read_records
+from diffaudit.records import RunFolder, read_perturbation_records, read_records
 from diffaudit.settings import Sampling
 from diffaudit.training.populations import public_identities, unseen_identities
 from diffaudit.training.prior import drawn_pictures
@@ -70,6 +73,14 @@ def reconstructions(run: RunFolder, count: int = 8) -> None:
     save_grid([torch.cat(pair) for pair in zip(rows[:half], rows[half : 2 * half], strict=True)], "reconstructions.png")
 
 
+def perturbations(run: RunFolder, count: int = 12) -> None:
+    """The first ``count`` pictures of a run: clean, perturbed, and ten times their difference around grey."""
+    attack = [record for record in read_perturbation_records(run.records) if record.row == "attack"]
+    shown = [(_opened(run.path / one.clean_picture), _opened(run.path / one.picture)) for one in attack[:count]]
+    clean, changed = (torch.stack(side) for side in zip(*shown, strict=True))
+    save_grid([clean, changed, 0.5 + 10 * (changed - clean)], "perturbations.png")
+
+
 def _opened(path: Path) -> Tensor:
     picture = Image.open(path).convert("RGB")
     values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
@@ -80,4 +91,6 @@ if __name__ == "__main__":
     bundled = DiffusionPrior.load(bundled_folder("prior"))
     autoencoder(bundled)
     samples(bundled)
-    reconstructions(RunFolder(Path(sys.argv[1])))
+    inversion, perturbation = (RunFolder(Path(path)) for path in sys.argv[1:])
+    reconstructions(inversion)
+    perturbations(perturbation)
