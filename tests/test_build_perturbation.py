@@ -485,7 +485,7 @@ def test_plans_say_what_the_settings_say(values: dict[str, Any]) -> None:
     assert plans_of(values, terms=[], budget={"keep": "last"}).budget.keep == "last"
 
 
-def test_a_perturber_holds_what_is_named_and_no_judge(values: dict[str, Any]) -> None:
+def test_a_perturber_holds_what_is_named(values: dict[str, Any]) -> None:
     prompts = values["prompts"] | {"template": "a {label}", "distractor": "text"}
     perturber = build_perturber(settings_of(values, prompts=prompts, terms=[{"kind": "contrast"}]), HAIR_LABELS)
     assert list(perturber.surrogates) == ["residual"]

@@ -18,7 +18,10 @@ from diffaudit.events import Event
 from diffaudit.inversion.attacker import Attacker
 from diffaudit.inversion.state import TrainingState
 from diffaudit.judging.judge import Judge, PrivatePictures
-from diffaudit.settings import InversionSettings
+from diffaudit.judging.perturbed import PerturbationJudge
+from diffaudit.perturbation.plans import Plans
+from diffaudit.perturbation.scene import Perturber
+from diffaudit.settings import InversionSettings, PerturbationSettings
 from diffaudit.study.runner import run_inversion
 from diffaudit.training.populations import private_identities
 
@@ -43,23 +46,28 @@ def reachable(root: object) -> list[object]:
     return list(seen.values())
 
 
-def forbidden(root: object, judge: Judge) -> list[str]:
+def forbidden(root: object, judge: Judge | PerturbationJudge) -> list[str]:
     """What of the judge's can be reached from ``root``: its objects, its weights, its pictures."""
-    secrets = {
-        tensor.data_ptr(): name
-        for name, tensor in [
-            ("private pictures", judge.private.images),
-            *((f"judge {name}", p) for name, c in judge.classifiers.items() for p in c.parameters()),
-            *(("judges' encoder", parameter) for parameter in judge.encoder.parameters()),
-        ]
-    }
+    secrets = {tensor.data_ptr(): name for name, tensor in secrets_of(judge)}
     found = []
     for item in reachable(root):
-        if isinstance(item, Judge | PrivatePictures):
+        if isinstance(item, Judge | PerturbationJudge | PrivatePictures):
             found.append(type(item).__name__)
         if isinstance(item, Tensor) and item.layout == torch.strided and item.data_ptr() in secrets:
             found.append(secrets[item.data_ptr()])
     return found
+
+
+def secrets_of(judge: Judge | PerturbationJudge) -> Iterator[tuple[str, Tensor]]:
+    """The tensors that an attack must not reach, named."""
+    if isinstance(judge, Judge):
+        yield "private pictures", judge.private.images
+        models, instruments = judge.classifiers, {"encoder": judge.encoder}
+    else:
+        models = {name: model for name, model in judge.models.items() if judge.roles[name] != "surrogate"}
+        instruments = {"encoder": judge.encoder, "perceptual features": judge.perceptual}
+    for name, module in {**models, **instruments}.items():
+        yield from ((f"judge {name}", parameter) for parameter in module.parameters())
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +99,36 @@ def test_a_leak_made_on_purpose_is_found(sides: tuple[TrainingState, Judge], lea
     }[leak]
     leaky = replace(state.attacker, prompt=secret)
     assert forbidden(replace(state, attacker=leaky), judge) != []
+
+
+@pytest.fixture(scope="module")
+def perturbing() -> tuple[Perturber, Plans, build.LabelledImages, PerturbationJudge]:
+    """Both sides of a perturbation, as its run has them when the attack begins: rehearsed, judges and all."""
+    settings = PerturbationSettings.model_validate({"images": {"kind": "faces", "count": 2}})
+    pictures = build.victims(settings.images)
+    perturber = build.build_perturber(settings, pictures.classes)
+    plans = build.build_plans(settings, perturber)
+    judge = build.build_perturbation_judge(settings, perturber)
+    build.rehearse(settings, perturber, plans, judge, pictures)
+    return perturber, plans, pictures, judge
+
+
+def test_a_perturbation_reaches_nothing_of_its_judges(
+    perturbing: tuple[Perturber, Plans, build.LabelledImages, PerturbationJudge],
+) -> None:
+    *attack, judge = perturbing
+    assert set(judge.roles.values()) >= {"surrogate", "heldout"}
+    assert forbidden(attack, judge) == []
+    assert id(next(iter(judge.models["residual"].parameters()))) in {id(item) for item in reachable(attack)}
+
+
+@pytest.mark.parametrize("leak", ["judge", "depthwise", "ruler"])
+def test_a_leak_to_a_perturbation_is_found(
+    perturbing: tuple[Perturber, Plans, build.LabelledImages, PerturbationJudge], leak: str
+) -> None:
+    perturber, *_, judge = perturbing
+    secret: Any = {"judge": judge, "depthwise": judge.models["depthwise"], "ruler": judge.perceptual}[leak]
+    assert forbidden(replace(perturber, template=secret), judge) != []
 
 
 _opened: list[str] | None = None
