@@ -60,13 +60,15 @@ def forbidden(root: object, judge: Judge | PerturbationJudge) -> list[str]:
 
 def secrets_of(judge: Judge | PerturbationJudge) -> Iterator[tuple[str, Tensor]]:
     """The tensors that an attack must not reach, named."""
+    modules: dict[str, nn.Module]
     if isinstance(judge, Judge):
         yield "private pictures", judge.private.images
-        models, instruments = judge.classifiers, {"encoder": judge.encoder}
+        modules = {**judge.classifiers, "encoder": judge.encoder}
     else:
-        models = {name: model for name, model in judge.models.items() if judge.roles[name] != "surrogate"}
-        instruments = {"encoder": judge.encoder, "perceptual features": judge.perceptual}
-    for name, module in {**models, **instruments}.items():
+        assert judge.encoder is not None
+        unseen = {name: model for name, model in judge.models.items() if judge.roles[name] != "surrogate"}
+        modules = {**unseen, "encoder": judge.encoder, "perceptual features": judge.perceptual}
+    for name, module in modules.items():
         yield from ((f"judge {name}", parameter) for parameter in module.parameters())
 
 

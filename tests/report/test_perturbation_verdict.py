@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from diffaudit.report.perturbation_verdict import perturbation_verdict
+from diffaudit.report.perturbation_verdict import GAIN, perturbation_verdict
 from diffaudit.report.verdict import Verdict
 
 
@@ -70,7 +70,7 @@ def test_a_goal_is_said() -> None:
 
 def test_ahead_of_every_nearer_reference() -> None:
     said = read()
-    assert said.gain == "No reference attack fools held-out models as often at so small a perceptual distance."
+    assert said.gain == GAIN
     assert said.cautions == ()
 
 
@@ -86,7 +86,7 @@ def test_a_nearer_reference_that_transfers_more_takes_the_frontier() -> None:
 def test_what_is_rebuilt_is_no_rival_and_is_told_of() -> None:
     rebuilt = reference(share(0.5, 0.4, 0.6), 0.001)
     said = read(references={"rebuilt": rebuilt, "pgd-4": reference(share(0.1, 0.02, 0.18), 0.01)})
-    assert said.gain == "No reference attack fools held-out models as often at so small a perceptual distance."
+    assert said.gain == GAIN
     assert said.context.endswith(
         "The way to the latent and back alone, without a perturbation, fools held-out models in 50 %."
     )
@@ -99,22 +99,39 @@ def test_overlapping_intervals_show_nothing() -> None:
     assert "The interval overlaps that of PGD 4/255" in said.cautions[0]
 
 
-def test_a_farther_reference_is_no_rival() -> None:
+def test_a_reference_is_read_between_its_budgets() -> None:
+    """At 0.02, ten elevenths of the way from 10 % at 0.010 to 100 % at 0.021, PGD has 92 %, the attack 43."""
     near, far = reference(share(0.1, 0.02, 0.18), 0.01), reference(share(1.0, 0.9, 1.0), 0.021)
     said = read(references={"pgd-4": near, "pgd-16": far})
-    assert said.gain == "No reference attack fools held-out models as often at so small a perceptual distance."
-    assert said.cautions == ()
+    assert said.gain == ""
+    assert said.cautions == (
+        "PGD between 4/255 and 16/255 would fool held-out models as often or more, in 92 %, at the same perceptual "
+        "distance, if its success grows evenly with it: the attack is not on the frontier of this run.",
+    )
 
 
-def test_without_a_reference_so_near_nothing_is_claimed() -> None:
+def test_a_reference_is_read_between_no_change_and_its_least_budget() -> None:
     """An attack of 5 % at 0.010 beside one of 95 % at 0.011 is ahead of nothing."""
     weak = {"transfer_mean": share(0.05, 0.0, 0.1), "perceptual_distance": share(0.01, 0.009, 0.011)}
     said = read(references={"pgd-4": reference(share(0.95, 0.9, 1.0), 0.011)}, **weak)
     assert said.gain == ""
+    assert said.cautions[0].startswith("PGD below 4/255 would fool held-out models as often or more, in 86 %,")
+
+
+def test_no_line_goes_on_beyond_the_largest_budget() -> None:
+    said = read(references={"pgd-4": reference(share(0.1, 0.02, 0.18), 0.01)})
+    assert said.gain == GAIN
     assert said.cautions == (
-        "No reference attack was measured at so small a perceptual distance (0.0100): whether one would do as well "
-        "there is not known.",
+        "No reference attack was measured beyond a perceptual distance of 0.0100, and the attack lies there: what one "
+        "would do as far away is not known.",
     )
+
+
+def test_methods_are_lines_of_their_own() -> None:
+    """PGD's one budget is nearer than MI-FGSM's; no line joins the two."""
+    theirs = {"pgd-4": reference(share(0.1, 0.02, 0.18), 0.01), "mi-fgsm-4": reference(share(0.9, 0.8, 1.0), 0.2)}
+    assert read(references=theirs).gain == GAIN
+    assert read(references=theirs).cautions == ()
 
 
 def test_the_attacks_own_ruler_is_told_of() -> None:
@@ -173,6 +190,4 @@ def test_the_frontier_is_of_what_keeps_its_label_where_that_is_known() -> None:
     theirs = {**reference(share(0.6, 0.5, 0.7), 0.01), "transfer_kept": share(0.1, 0.02, 0.18)}
     known = {"label_kept": share(0.95, 0.9, 1), "transfer_kept": share(0.4, 0.3, 0.5)}
     assert "not on the frontier" in str(read(references={"pgd-4": theirs}).cautions)
-    assert read(references={"pgd-4": theirs}, **known).gain == (
-        "No reference attack fools held-out models as often at so small a perceptual distance."
-    )
+    assert read(references={"pgd-4": theirs}, **known).gain == GAIN

@@ -4,11 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffaudit.records import REBUILT
-from diffaudit.report.perturbation_wording import attack_title, headline
+from diffaudit.report.equal_distance import Rival, reach, rivals_within
+from diffaudit.report.perturbation_wording import headline
 from diffaudit.report.verdict import Verdict, count, overlap
 from diffaudit.report.wording import DASH, NO_BREAK, found, interval_of_share, percent
 
 Json = Mapping[str, Any]
+
+GAIN = (
+    "No reference attack fools held-out models as often at so small a perceptual distance, nor would one on a straight "
+    "line between its budgets."
+)
 
 
 def perturbation_verdict(metrics: Json) -> Verdict:
@@ -84,32 +90,38 @@ def _frontier(metrics: Json) -> tuple[str, list[str]]:
     attacks = {name: measures for name, measures in metrics["references"].items() if name != REBUILT}
     if not attacks:
         return "", ["No reference attack was run, so there is nothing to read the transfer against."]
-    nearer = {
-        attack_title(name): (theirs, cost)
-        for name, measures in attacks.items()
-        if (theirs := found(measures, key))
-        and (cost := found(measures, "perceptual_distance"))
-        and cost["value"] <= distance["value"]
-    }
-    if not nearer:
-        return "", [
-            f"No reference attack was measured at so small a perceptual distance ({distance['value']:.4f}): whether "
-            "one would do as well there is not known."
-        ]
-    ahead = {title: pair for title, pair in nearer.items() if pair[0]["value"] >= mine["value"]}
+    rivals = rivals_within(distance["value"], attacks, key)
+    ahead = [rival for rival in rivals if rival.success["value"] >= mine["value"]]
     if ahead:
-        title, (theirs, cost) = max(ahead.items(), key=lambda item: item[1][0]["value"])
-        return "", [
-            f"{title} fools held-out models as often or more, in {percent(theirs['value'])}, at a perceptual distance "
-            f"that is no larger ({cost['value']:.4f}): the attack is not on the frontier of this run."
-        ]
-    close = [title for title, (theirs, _) in nearer.items() if overlap(mine, theirs)]
+        return "", [_behind(max(ahead, key=lambda rival: rival.success["value"]))]
+    doubts = [] if distance["value"] <= reach(attacks) else [_beyond(reach(attacks))]
+    close = [rival.title for rival in rivals if overlap(mine, rival.success)]
     if close:
-        return "", [
+        doubt = (
             f"The interval overlaps that of {_listed(close)} at no larger a perceptual distance: that the attack is "
-            "ahead there is not shown."
-        ]
-    return "No reference attack fools held-out models as often at so small a perceptual distance.", []
+        )
+        return "", [doubt + "ahead there is not shown.", *doubts]
+    return GAIN, doubts
+
+
+def _behind(rival: Rival) -> str:
+    share, lost = percent(rival.success["value"]), "the attack is not on the frontier of this run."
+    if rival.measured:
+        return (
+            f"{rival.title} fools held-out models as often or more, in {share}, at a perceptual distance that is no "
+            f"larger ({rival.distance:.4f}): {lost}"
+        )
+    return (
+        f"{rival.title} would fool held-out models as often or more, in {share}, at the same perceptual distance, if "
+        f"its success grows evenly with it: {lost}"
+    )
+
+
+def _beyond(largest: float) -> str:
+    return (
+        f"No reference attack was measured beyond a perceptual distance of {largest:.4f}, and the attack lies there: "
+        "what one would do as far away is not known."
+    )
 
 
 def _cautions(metrics: Json) -> list[str]:
