@@ -393,6 +393,31 @@ def test_a_picture_whose_margin_is_reached_moves_no_more(toy_prior: MakePrior) -
     assert scripted(toy_prior, (7, 0), looks, stop_margin=4.5) == [(7, 0, 0)] * 3
 
 
+def test_a_picture_that_moves_no_more_is_denoised_no_more(
+    toy: tuple[Perturber, Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of three has a margin of its own to reach; the others go on as if it were not there."""
+    perturber, scene = toy
+    free = attacked(toy, iterations=4)
+    margin = float(free.margin.max()) - 1e-3
+    first = int(free.margin.argmax())
+    sizes = []
+    decode = perturber.prior.decode
+
+    def counted(latents: Tensor) -> Tensor:
+        sizes.append(len(latents))
+        return decode(latents)
+
+    monkeypatch.setattr(perturber.prior, "decode", counted)
+    stopped = attacked(toy, iterations=8, stop_margin=margin)
+    taken = stopped.iterations
+    assert int(taken[first]) == int(taken.min()) < 8
+    assert sizes == [int((taken >= number).sum()) for number in range(int(taken.max()) + 1)]
+    others = torch.arange(len(scene.images)) != first
+    alone = attacked((perturber, rows_of(scene, others.nonzero()[:, 0].tolist())), iterations=8, stop_margin=margin)
+    torch.testing.assert_close(stopped.latents[others], alone.latents)
+
+
 def test_beyond_the_perceptual_bound_is_worse_than_within(toy_prior: MakePrior) -> None:
     looks = [
         [(9, 101), (1, 100), (8, 200)],  # 100 is just within

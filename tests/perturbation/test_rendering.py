@@ -7,7 +7,7 @@ from diffaudit.models.attention import attention_layers
 from diffaudit.models.conditioning import Condition
 from diffaudit.models.prior import DiffusionPrior
 from diffaudit.perturbation.plans import PathPlan
-from diffaudit.perturbation.rendering import branch_of, kept_heads, render
+from diffaudit.perturbation.rendering import Rendered, branch_of, kept_heads, render
 
 PROMPTS = ["a portrait of a person with long red hair", "a person"]
 CROSS, SELF = AttentionLayer("attn2", "up", "cross"), AttentionLayer("attn1", "up", "self")
@@ -84,6 +84,25 @@ def test_pictures_and_maps_have_gradients_of_their_own_latent(worded_prior: Diff
         (gradient,) = torch.autograd.grad(value, latents, retain_graph=True)
         assert gradient[0].abs().max() > 0
         assert not gradient[1].any()
+
+
+def test_rows_take_the_place_of_their_own_and_the_others_keep_theirs() -> None:
+    layer = AttentionLayer("attn", "down", "cross")
+    before = Rendered(torch.zeros(3, 3, 2, 2, requires_grad=True), ({layer: torch.zeros(3, 2, 4, 5)},))
+    start = torch.ones(2, requires_grad=True)
+    rows = torch.tensor([0, 2])
+    part = Rendered(
+        start.view(2, 1, 1, 1).expand(2, 3, 2, 2), ({layer: 2 * start.view(2, 1, 1, 1).expand(2, 2, 4, 5)},)
+    )
+    found = before.with_rows(rows, part)
+    assert found.image.flatten(1).sum(1).tolist() == [12, 0, 12]
+    (maps,) = found.steps
+    assert maps[layer].flatten(1).mean(1).tolist() == [2, 0, 2]
+    (found.image.sum() + maps[layer].sum()).backward()
+    assert start.grad is not None
+    assert start.grad.tolist() == [12 + 80, 12 + 80]
+    assert before.image.grad is None
+    assert before.with_rows(rows, Rendered(part.image, ())).steps == ()
 
 
 def raw_steps(steps: int = 2) -> tuple[dict[AttentionLayer, Tensor], ...]:

@@ -15,7 +15,7 @@ from diffaudit.perturbation.drive import Drive
 from diffaudit.perturbation.mask import blend
 from diffaudit.perturbation.movers import Mover
 from diffaudit.perturbation.plans import Plans
-from diffaudit.perturbation.rendering import RawMaps, TokenMasks, branch_of, kept_heads, render
+from diffaudit.perturbation.rendering import RawMaps, Rendered, TokenMasks, branch_of, kept_heads, render
 from diffaudit.perturbation.scene import Perturber, Scene
 from diffaudit.perturbation.transforms import views_of
 from diffaudit.terms import topk_margin
@@ -78,10 +78,11 @@ def attack(
 ) -> Attacked:
     """Perturbs every picture of ``scene`` in its latent and returns the iterate of each that :class:`.Best` keeps.
 
-    A picture that fools every surrogate by ``budget.stop_margin``, within ``budget.perceptual``, moves no more. No
-    picture's way depends on the others: gradients are sums over the batch, ensemble weights are per image, and random
-    views are drawn by the ``numbers (B,)`` of the pictures, ``seed`` and iteration. A picture whose gradient is not
-    finite, or that is not itself, is left alone with the iterate that is kept of it, and the others go on.
+    A picture that fools every surrogate by ``budget.stop_margin``, within ``budget.perceptual``, moves no more and is
+    denoised no more; surrogates and terms, which cost little, still look at what it was. No picture's way depends on
+    the others: gradients are sums over the batch, ensemble weights are per image, and random views are drawn by the
+    ``numbers (B,)`` of the pictures, ``seed`` and iteration. A picture whose gradient is not finite, or that is not
+    itself, is left alone with the iterate that is kept of it, and the others go on.
     """
     recording, budget = plans.recording, plans.budget
     latents = scene.latents.clone()
@@ -90,20 +91,23 @@ def attack(
     broken = torch.zeros_like(moving)
     taken = torch.zeros(len(latents), dtype=torch.long)
     heads = torch.Generator()
+    rendered: Rendered | None = None
     for number in range(budget.iterations + 1):
         latents = latents.detach().requires_grad_()
         acting = latents if scene.mask is None else blend(latents, scene.latents, scene.mask)
         last = number == budget.iterations
         with torch.set_grad_enabled(not last):
-            rendered = render(
+            rows = moving.nonzero()[:, 0]
+            found = render(
                 perturber.prior,
-                acting,
-                scene.condition,
-                scene.nulls,
+                acting[rows],
+                scene.condition[rows],
+                [null and null[rows] for null in scene.nulls],
                 plans.path,
                 () if last else recording.layers,
                 window=recording.window,
             )
+            rendered = found if rendered is None else rendered.with_rows(rows, found)
         image = rendered.image if scene.residual is None else rendered.image + scene.residual
         logits, margins = _seen(perturber, image, scene.labels, goal)
         best.offer(image, acting, margins, moving)

@@ -29,6 +29,17 @@ class Rendered:
     image: Tensor
     steps: tuple[RawMaps, ...]
 
+    def with_rows(self, rows: Tensor, rendered: "Rendered") -> "Rendered":
+        """These pictures as they are, cut from what made them, but for ``rows (B',)``, which are those ``rendered``.
+
+        Steps that one of both did not record are left out.
+        """
+        steps = [
+            {layer: found.detach().index_copy(0, rows, later[layer]) for layer, found in step.items()}
+            for step, later in zip(self.steps, rendered.steps, strict=False)
+        ]
+        return Rendered(self.image.detach().index_copy(0, rows, rendered.image), tuple(steps))
+
 
 def kept_heads(steps: Sequence[RawMaps], keep: float, generator: torch.Generator) -> dict[AttentionLayer, Tensor]:
     """Which heads of every cross-attention layer an iteration reads: one draw, shared by its images and branches."""
