@@ -65,7 +65,7 @@ def measured_rows(ablation: Ablation, folder: Path, notes: list[str]) -> list[Ta
             case _:
                 assert_never(planned.settings)
         metrics = {seed: json.loads(run.metrics.read_text(encoding="utf-8")) for seed, run in runs.items()}
-        timed = {seed: metrics[seed] for seed, run in runs.items() if not _was_stopped(run)}
+        timed = {seed: metrics[seed] for seed, run in runs.items() if _is_timed(planned.settings, run)}
         said = _bounds(planned.settings, runs)
         rows.append(
             TableRow(
@@ -135,10 +135,10 @@ def _finished_runs(ablation: Ablation, folder: Path, row: PlannedRow) -> dict[in
     return {seed: run for seed, run in runs.items() if run.is_finished()}
 
 
-def _was_stopped(run: RunFolder) -> bool:
-    """Whether the run was made in several tries: the seconds of the earlier ones are lost."""
+def _is_timed(settings: AuditSettings, run: RunFolder) -> bool:
+    """Whether all that the run took is known: of an inversion made in several tries, the earlier ones' is lost."""
     tries: int = json.loads(run.manifest.read_text(encoding="utf-8"))["tries"]
-    return tries > 1
+    return tries == 1 or isinstance(settings, PerturbationSettings)  # whose batches keep their own
 
 
 def _known(seconds: Mapping[int, float | None]) -> dict[int, float]:
