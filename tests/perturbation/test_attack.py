@@ -1,6 +1,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import pytest
@@ -393,7 +393,7 @@ def test_a_picture_whose_margin_is_reached_moves_no_more(toy_prior: MakePrior) -
     assert scripted(toy_prior, (7, 0), looks, stop_margin=4.5) == [(7, 0, 0)] * 3
 
 
-def test_a_picture_that_moves_no_more_is_denoised_no_more(
+def test_a_picture_that_moves_no_more_is_neither_denoised_nor_shown_to_a_surrogate(
     toy: tuple[Perturber, Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first of three has a margin of its own to reach; the others go on as if it were not there."""
@@ -401,18 +401,27 @@ def test_a_picture_that_moves_no_more_is_denoised_no_more(
     free = attacked(toy, iterations=4)
     margin = float(free.margin.max()) - 1e-3
     first = int(free.margin.argmax())
-    sizes = []
-    decode = perturber.prior.decode
+    denoised, shown = [], []
+    decode, model = perturber.prior.decode, next(iter(perturber.surrogates.values()))
+    see = model.logits
 
-    def counted(latents: Tensor) -> Tensor:
-        sizes.append(len(latents))
+    def decoded(latents: Tensor) -> Tensor:
+        denoised.append(len(latents))
         return decode(latents)
 
-    monkeypatch.setattr(perturber.prior, "decode", counted)
+    def seen(images: Tensor) -> Tensor:
+        shown.append(len(images))
+        return see(images)
+
+    monkeypatch.setattr(perturber.prior, "decode", decoded)
+    monkeypatch.setattr(model, "logits", seen)
     stopped = attacked(toy, iterations=8, stop_margin=margin)
     taken = stopped.iterations
     assert int(taken[first]) == int(taken.min()) < 8
-    assert sizes == [int((taken >= number).sum()) for number in range(int(taken.max()) + 1)]
+    moving = [int((taken >= number).sum()) for number in range(int(taken.max()) + 2)]
+    assert denoised == moving[:-1]
+    # Margins of what was denoised are read, then the loss of what is not left alone.
+    assert shown == [count for both in pairwise(moving) for count in both if count]
     others = torch.arange(len(scene.images)) != first
     alone = attacked((perturber, rows_of(scene, others.nonzero()[:, 0].tolist())), iterations=8, stop_margin=margin)
     torch.testing.assert_close(stopped.latents[others], alone.latents)

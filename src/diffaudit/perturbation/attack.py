@@ -78,11 +78,11 @@ def attack(
 ) -> Attacked:
     """Perturbs every picture of ``scene`` in its latent and returns the iterate of each that :class:`.Best` keeps.
 
-    A picture that fools every surrogate by ``budget.stop_margin``, within ``budget.perceptual``, moves no more and is
-    denoised no more; surrogates and terms, which cost little, still look at what it was. No picture's way depends on
-    the others: gradients are sums over the batch, ensemble weights are per image, and random views are drawn by the
-    ``numbers (B,)`` of the pictures, ``seed`` and iteration. A picture whose gradient is not finite, or that is not
-    itself, is left alone with the iterate that is kept of it, and the others go on.
+    A picture that fools every surrogate by ``budget.stop_margin``, within ``budget.perceptual``, moves no more, and is
+    neither denoised nor shown to a surrogate again; terms, which cost little, go on with what it was. No picture's way
+    depends on the others: gradients are sums over the batch, ensemble weights are per image, and random views are drawn
+    by the ``numbers (B,)`` of the pictures, ``seed`` and iteration. A picture whose gradient is not finite, or that is
+    not itself, is left alone with the iterate that is kept of it, and the others go on.
     """
     recording, budget = plans.recording, plans.budget
     latents = scene.latents.clone()
@@ -92,6 +92,8 @@ def attack(
     taken = torch.zeros(len(latents), dtype=torch.long)
     heads = torch.Generator()
     rendered: Rendered | None = None
+    logits = latents.new_zeros(len(latents), len(perturber.names))
+    margins = latents.new_zeros(len(perturber.surrogates), len(latents))
     for number in range(budget.iterations + 1):
         latents = latents.detach().requires_grad_()
         acting = latents if scene.mask is None else blend(latents, scene.latents, scene.mask)
@@ -109,13 +111,15 @@ def attack(
             )
             rendered = found if rendered is None else rendered.with_rows(rows, found)
         image = rendered.image if scene.residual is None else rendered.image + scene.residual
-        logits, margins = _seen(perturber, image, scene.labels, goal)
+        seen = _seen(perturber, image[rows], scene.labels[rows], None if goal is None else goal[rows])
+        logits, margins = logits.index_copy(0, rows, seen[0]), margins.index_copy(1, rows, seen[1])
         best.offer(image, acting, margins, moving)
         moving = moving & ~best.reached
         if last or not bool(moving.any()):
             break
         views = views_of(image, plans.views, numbers, seed, number)
-        gradient = drive.pulled(perturber.surrogates, image, latents, views, margins, number)
+        rows = moving.nonzero()[:, 0]
+        gradient = drive.pulled(perturber.surrogates, image, latents, views, margins, number, rows)
         parts: dict[str, Tensor] = {}
         if objective is not None:
             kept = kept_heads(rendered.steps, recording.keep_heads, heads.manual_seed(seed * 1_000_003 + number))

@@ -40,6 +40,7 @@ class Drive:
         views: Sequence[View],
         margins: Tensor,
         number: int,
+        rows: Tensor,
     ) -> Tensor:
         """The surrogates' combined gradient at the latent, by its weight at iteration ``number``.
 
@@ -50,8 +51,9 @@ class Drive:
             views: random views under which the models look too; none: they look at the image alone.
             margins: ``(M, B)`` by which each is fooled.
             number: of the iteration, from 0.
+            rows: of the pictures that are still moved; the others have a gradient of 0.
         """
-        models: list[Look] = [model.logits for model in surrogates.values()]
+        models: list[Look] = [_shown(rows, model.logits) for model in surrogates.values()]
         asked = [fused(models)] if self.of_logits else models
         gradients, losses = image_gradients(asked, image, self.loss, views=views)
         if self.in_latent:
@@ -64,3 +66,13 @@ class Drive:
             pulled = pulled / length[:, None, None, None]
         weighed: Tensor = self.weight(number) * pulled
         return weighed
+
+
+def _shown(rows: Tensor, look: Look) -> Look:
+    """A model that is shown ``rows`` alone: the logits of the others are 0, and have no gradient."""
+
+    def seen(images: Tensor) -> Tensor:
+        logits = look(images[rows])
+        return logits.new_zeros(len(images), logits.shape[1]).index_copy(0, rows, logits)
+
+    return seen
