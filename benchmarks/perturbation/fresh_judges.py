@@ -153,7 +153,7 @@ def main() -> None:
     found = {
         row: judged_anew(RunFolder(arguments.ablation / "runs" / row / "0"), "attack", judges) for row in arguments.rows
     }
-    pixel = RunFolder(arguments.ablation / "runs" / arguments.rows[-1] / "0")
+    pixel = RunFolder(arguments.ablation / "runs" / arguments.rows[0] / "0")  # made once, beside the baseline
     others = {record.row for record in read_perturbation_records(pixel.records)} - {"attack"}
     found |= {row: judged_anew(pixel, row, judges) for row in sorted(others)}
     rows = {
