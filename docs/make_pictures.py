@@ -1,8 +1,9 @@
-"""Makes the pictures of the README from the bundled models and a finished run of each audit.
+"""Makes the pictures of the README from the bundled models, a finished run of each audit, and measured files.
 
 ``python docs/make_pictures.py INVERSION PERTURBATION``, two run folders.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -15,11 +16,14 @@ from diffaudit.data.rendering import render_faces
 from diffaudit.models.bundled import bundled_folder, load_network
 from diffaudit.models.prior import DiffusionPrior
 from diffaudit.records import RunFolder, read_perturbation_records, read_records
+from diffaudit.report.ablation_figures import ablation_frontier
+from diffaudit.report.ablation_layout import layout_of
 from diffaudit.settings import Sampling
 from diffaudit.training.populations import public_identities, unseen_identities
 from diffaudit.training.prior import drawn_pictures
 
 PICTURES = Path(__file__).with_name("pictures")
+ABLATION = Path(__file__).parents[1] / "benchmarks" / "perturbation" / "ablation.json"
 
 
 def save_grid(rows: list[Tensor], name: str, *, zoom: int = 1) -> None:
@@ -81,6 +85,15 @@ def perturbations(run: RunFolder, count: int = 12) -> None:
     save_grid([clean, changed, 0.5 + 10 * (changed - clean)], "perturbations.png")
 
 
+def frontier() -> None:
+    """The published attack over the ensemble and ours, among attacks on pixels."""
+    ablation = json.loads(ABLATION.read_text(encoding="utf-8"))
+    rows = [row for row in ablation["rows"] if row["reference"] or row["name"] in ("baseline+mean", "full")]
+    figure = ablation_frontier(rows, layout_of(ablation).headline)
+    assert figure is not None
+    figure.savefig(PICTURES / "frontier.svg", facecolor="white", metadata={"Date": None})
+
+
 def _opened(path: Path) -> Tensor:
     picture = Image.open(path).convert("RGB")
     values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
@@ -94,3 +107,4 @@ if __name__ == "__main__":
     inversion, perturbation = (RunFolder(Path(path)) for path in sys.argv[1:])
     reconstructions(inversion)
     perturbations(perturbation)
+    frontier()

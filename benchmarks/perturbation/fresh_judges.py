@@ -6,9 +6,10 @@ patches and a network of wide kernels, are trained here for the first time, and 
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from diffaudit.data.captions import CLEAR_HAIR, HAIR_LABELS, hair_clearness, hair_labels
 from diffaudit.records import PerturbationRecord, RunFolder, read_perturbation_records
+from diffaudit.report.tables import pipe_table
 from diffaudit.study.metrics import vote_rate
 from diffaudit.study.perturbation_comparison import paired_success
 from diffaudit.study.perturbation_metrics import success_on_right
@@ -139,6 +141,11 @@ def share(records: Sequence[PerturbationRecord], judges: Sequence[str]) -> dict[
     return {"value": rate.value, "low": rate.low, "high": rate.high, "n": len(found)}
 
 
+def in_percent(measure: Mapping[str, Any]) -> str:
+    """Value and interval."""
+    return f"{100 * measure['value']:.1f} [{100 * measure['low']:.1f}, {100 * measure['high']:.1f}]"
+
+
 def main() -> None:
     """Train what is not there, ask, print the table and write it down."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -173,12 +180,13 @@ def main() -> None:
     RESULTS.write_text(
         json.dumps({"clean_accuracy": accuracies, "rows": rows, "versus": {base: versus}}, indent=1) + "\n"
     )
-    print("clean accuracy", {name: round(value, 3) for name, value in accuracies.items()})
-    for row, measures in rows.items():
-        print(
-            row, {name: [round(100 * (value or 0), 1) for value in found.values()] for name, found in measures.items()}
-        )
-    print(json.dumps(versus, indent=1))
+    print(", ".join(f"{name} has {100 * value:.1f} % of unseen pictures right" for name, value in accuracies.items()))
+    columns = ["transfer", "transfer_kept", *names]
+    cells = [[row, *(in_percent(measures[column]) for column in columns)] for row, measures in rows.items()]
+    print(pipe_table(["", *columns], cells))
+    for row, measures in versus.items():
+        for name, found in measures.items():
+            print(f"{row} on {base}, {name}: {in_percent(found)} points, p {found['p']:.2g}")
 
 
 if __name__ == "__main__":

@@ -10,10 +10,12 @@ import pytest
 from diffaudit.errors import InvalidSetting
 from diffaudit.records import CurvePoint, append_lines, write_json
 from diffaudit.report.ablation import write_ablation_report
+from diffaudit.report.ablation_cells import difference
 from diffaudit.report.ablation_layout import layout_of
 from diffaudit.report.ablation_tables import ablation_tables, claims, differences, results
 from diffaudit.report.ablation_verdict import Finding, ablation_verdict
 from diffaudit.report.html import write_report
+from diffaudit.report.wording import Measure
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -100,6 +102,13 @@ def test_differences_by_hand(ablation: dict[str, Any]) -> None:
     assert rows == [
         ["A+B (rollout)", f"{MINUS}12.5 [{MINUS}20.0, {MINUS}5.0] p <0.001*", "+0.250 p 0.500 (seeds differ)"]
     ]
+
+
+def test_a_single_seed_differs_from_none() -> None:
+    found = {"difference": 0.0, "low": -0.01, "high": 0.01, "p_corrected": 1.0, "same_sign": False, "by_seed": [0.0]}
+    column = Measure("share", "Share", "up", True, "what is counted")
+    assert str(difference(found, column)).endswith("p 1.000")
+    assert str(difference({**found, "by_seed": [0.01, -0.01]}, column)).endswith("p 1.000 (seeds differ)")
 
 
 def test_claims_beside_their_measure(ablation: dict[str, Any]) -> None:

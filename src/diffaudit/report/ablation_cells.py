@@ -29,7 +29,8 @@ def difference(found: Json | None, column: Measure) -> Cell:
         return Cell()
     form = partial(written, share=column.share, digits=column.digits, sign="+")
     p = found["p_corrected"]
-    star = "*" if is_seen(found) else "" if found["same_sign"] else " (seeds differ)"
+    differ = not found["same_sign"] and len(found["by_seed"]) > 1  # a single seed may have no sign, at no difference
+    star = "*" if is_seen(found) else " (seeds differ)" if differ else ""
     return Cell(form(found["difference"]), f"{interval(found, form)} p {p_value(p)}{star}".strip())
 
 
