@@ -50,7 +50,7 @@ def write_run_page(folder: RunFolder, template: str, metrics: Json, manifest: Js
         environment()
         .get_template(template)
         .render(
-            name=folder.path.resolve().name,
+            name=called(folder.path.resolve()),
             metrics=metrics,
             manifest=manifest,
             directions=DIRECTIONS,
@@ -60,6 +60,16 @@ def write_run_page(folder: RunFolder, template: str, metrics: Json, manifest: Js
     )
     write_atomically(folder.report, page)
     return folder.report
+
+
+def called(run: Path) -> str:
+    """What a page calls a run: its folder's name, and of a row of an ablation, whose folder is its seed, the row's too.
+
+    >>> called(Path("runs/mine")), called(Path("runs/ablation/runs/full/0"))
+    ('mine', 'full, seed 0')
+    """
+    of_an_ablation = run.name.isdecimal() and run.parent.parent.name == "runs"
+    return f"{run.parent.name}, seed {run.name}" if of_an_ablation else run.name
 
 
 def write_tables(folder: RunFolder, *tables: Table) -> None:
