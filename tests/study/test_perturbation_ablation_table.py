@@ -1,6 +1,7 @@
 """The table of an ablation whose every vote is known: two seeds, four pictures, two held-out models."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,14 @@ def test_other_surrogates_are_no_same_measure(table: dict[str, Any]) -> None:
 def test_a_contrast_with_a_reference(table: dict[str, Any]) -> None:
     (found,) = table["contrasts"]
     assert found["metrics"]["transfer_mean"]["difference"] == pytest.approx(5.5 / 6 - 1)
+
+
+def test_contrasts_without_a_run_are_told_in_one_sentence(study: tuple[Ablation, Path], tmp_path: Path) -> None:
+    ablation, folder = study
+    shutil.copytree(folder / "runs", tmp_path / "runs", ignore=shutil.ignore_patterns("full"))
+    found = ablation_table(ablation, tmp_path, command="test")
+    assert found["contrasts"] == []
+    assert "Not compared, for a run is missing: full against pgd-8." in found["notes"]
 
 
 def test_seconds_are_those_of_making_the_row_in_one_try_or_in_several(table: dict[str, Any]) -> None:

@@ -140,12 +140,14 @@ def _gap_closed(row: TableRow, references: Mapping[str, TableRow], resamples: in
 
 def _contrasts(ablation: Ablation, rows: Sequence[TableRow], comparisons: Comparisons, notes: list[str]) -> list[Json]:
     by_key = {row.key: row for row in rows}
-    found = []
+    found, missing = [], []
     for contrast in ablation.settings.contrasts:
         if contrast.row in by_key and contrast.against in by_key:
             row, against = by_key[contrast.row], by_key[contrast.against]
             metrics = comparisons.compare("contrast", row.images, against.images)
             found.append({"row": contrast.row, "against": contrast.against, "metrics": metrics})
         else:
-            notes.append(f"{contrast.row} against {contrast.against}: not compared, for a run is missing.")
+            missing.append(f"{contrast.row} against {contrast.against}")
+    if missing:
+        notes.append(f"Not compared, for a run is missing: {', '.join(missing)}.")
     return found
