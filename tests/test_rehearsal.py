@@ -17,6 +17,8 @@ from diffaudit.perturbation.scene import Perturber
 from diffaudit.settings import PerturbationSettings
 
 WITHOUT: Any = None
+LONG = " ".join(HAIR_LABELS[:4])
+"""A name of twelve words: beside a short one it is within the text encoder's length, beside another such it is not."""
 UNREAD = Plans(WITHOUT, RecordingPlan(), WITHOUT, WITHOUT, WITHOUT)
 ABSENT = {"terms": [{"kind": "entropy", "layers": {"levels": [7]}}]}
 
@@ -97,8 +99,9 @@ def test_terms_and_words_are_tried() -> None:
         (("badger", *HAIR_LABELS[1:]), "none", "be of words that the tokenizer knows"),
         ((*HAIR_LABELS[:9], "badger"), "confusion", "be of words that the tokenizer knows"),
         ((*HAIR_LABELS[:9], " ".join(HAIR_LABELS)), "confusion", "stand within the first"),
+        ((*HAIR_LABELS[:8], LONG, " ".join(HAIR_LABELS[4:8])), "confusion", "stand within the first"),
     ],
-    ids=["own", "a rival's", "pushed out by a rival"],
+    ids=["own", "a rival's", "too long by itself", "pushed out by the longest rival alone"],
 )
 def test_words_are_looked_for_before_any_picture_needs_them(
     names: tuple[str, ...], distractor: Literal["none", "confusion"], message: str
@@ -112,6 +115,15 @@ def test_words_are_looked_for_before_any_picture_needs_them(
     rehearse(settings, perturber, plans, judge, pictures())
     with pytest.raises(InvalidSetting, match=f"`label` should {message}"):
         rehearse(settings, replace(perturber, names=names, distractor=distractor), plans, judge, pictures())
+
+
+def test_a_long_name_may_stand_beside_shorter_ones() -> None:
+    settings = PerturbationSettings.model_validate(
+        {"terms": [{"kind": "entropy"}], "prompts": {"name_rival": "always"}}
+    )
+    perturber = replace(build_perturber(settings, HAIR_LABELS), names=(*HAIR_LABELS[:9], LONG))
+    judge = PerturbationJudge(dict(perturber.surrogates), dict.fromkeys(perturber.surrogates, "surrogate"), WITHOUT)
+    rehearse(settings, perturber, build_plans(settings, perturber), judge, pictures())
 
 
 def test_words_that_nobody_reads_may_be_any() -> None:

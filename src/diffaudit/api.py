@@ -38,7 +38,7 @@ def invert(
 
     Raises:
         SettingsError: the settings break rules.
-        RunConflict: the folder holds a run made with other settings.
+        RunConflict: the folder holds a run made with other settings, models or pictures.
         ThreatModelViolation: a judge is not independent of the attack.
     """
     from diffaudit.study.runner import run_inversion
@@ -72,7 +72,7 @@ def perturb(
 
     Raises:
         SettingsError: the settings break rules.
-        RunConflict: the folder holds a run made with other settings.
+        RunConflict: the folder holds a run made with other settings, models or pictures.
         ThreatModelViolation: a held-out model is not independent of a surrogate.
     """
     from diffaudit.study.perturbation_runner import run_perturbation

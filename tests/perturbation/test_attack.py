@@ -24,7 +24,15 @@ from diffaudit.perturbation.movers import AdamWMover, MomentumMover, Mover, move
 from diffaudit.perturbation.plans import BudgetPlan, PathPlan, Plans, RecordingPlan, StepPlan, ViewPlan
 from diffaudit.perturbation.rendering import render
 from diffaudit.perturbation.scene import Perturber, Scene, prepared
-from diffaudit.terms import AttentionEntropy, Frequency, PixelDistance, Term, fooling_margin, goal_cross_entropy
+from diffaudit.terms import (
+    AttentionEntropy,
+    Frequency,
+    PixelDistance,
+    SelfAttention,
+    Term,
+    fooling_margin,
+    goal_cross_entropy,
+)
 from diffaudit.weighting import Fixed
 
 MakePrior = Callable[[Callable[[Tensor, Tensor, Tensor], Tensor]], DiffusionPrior]
@@ -781,3 +789,47 @@ def test_pictures_that_are_all_broken_are_what_they_were(toy: tuple[Perturber, S
     assert found.broken.all()
     assert found.iterations.tolist() == [0, 0, 0]
     assert torch.equal(found.images, to_bytes(toy[1].rebuilt))
+
+
+@pytest.mark.parametrize("goal", [None, torch.tensor([1, 2, 0])], ids=["any", "goal"])
+def test_pictures_that_go_on_do_not_notice_that_one_has_stopped(
+    worded_prior: DiffusionPrior, goal: Tensor | None
+) -> None:
+    """Under guidance, a mask, what the way loses added back, and terms on attention of both kinds."""
+    names = ("long red hair", "short black hair", "long blond hair")
+    perturber = perturber_of(worded_prior, [linear(1, side=64), linear(2, side=64)], names)
+    images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    layers = tuple(attention_layers(worded_prior.unet))
+    recording = RecordingPlan(layers, window=(0.5, 1.0), keep_heads=0.5)
+    path = PathPlan(steps=4, start=2, guidance_scale=2.0, residual=True)
+
+    def run(rows: list[int], stop_margin: float | None) -> Attacked:
+        scene = prepared(perturber, images[rows], torch.tensor([0, 1, 2])[rows], path, recording)
+        mask = torch.ones_like(scene.latents[:, :1])
+        mask[..., 0] = 0
+        scene = replace(scene, mask=mask)
+        terms = {"entropy": AttentionEntropy(), "layout": SelfAttention()}
+        entries = [
+            Entry(name=name, group=name, term=term, scale="first", rows=len(rows)) for name, term in terms.items()
+        ]
+        return attacked(
+            (perturber, scene),
+            drive=margin_drive(scene, rule=Agreement()),
+            objective=Objective(entries, Fixed(dict.fromkeys(terms, 0.1))),
+            path=path,
+            recording=recording,
+            goal=None if goal is None else goal[rows],
+            numbers=rows,
+            iterations=5,
+            stop_margin=stop_margin,
+        )
+
+    everyone = [0, 1, 2]
+    free = run(everyone, None).margin
+    enough = float(free.sort().values[1:].mean())  # one picture comes so far, the others do not
+    together = run(everyone, enough)
+    assert sorted((together.iterations < 5).tolist()) == [False, False, True]
+    for row in everyone:
+        alone = run([row], enough)
+        assert alone.iterations[0] == together.iterations[row]
+        torch.testing.assert_close(alone.latents[0], together.latents[row], rtol=0, atol=1e-4)

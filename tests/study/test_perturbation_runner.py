@@ -1,6 +1,7 @@
 """A perturbation of three faces, made, stopped, gone on with, and refused where it must be."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from diffaudit.build import build_classifier, victims
 from diffaudit.errors import InvalidSetting, RunConflict, ThreatModelViolation
 from diffaudit.events import Event
 from diffaudit.perturbation.attack import Attacked, attack
-from diffaudit.records import RunFolder, read_perturbation_records
+from diffaudit.records import RunFolder, read_perturbation_records, write_json
 from diffaudit.settings import BundledModel, GivenModel, PerturbationSettings
 from diffaudit.study import perturbation_runner, perturbed_batches
 from diffaudit.study.checkpoints import load_tensors
@@ -112,7 +113,7 @@ def test_the_measures_and_the_page_are_there(finished: Path) -> None:
         "judging perceptual",
         "judging encoder",
     }
-    assert manifest["data"].keys() == {"pictures"}
+    assert manifest["data"].keys() == {"pictures", "labels", "class names"}
     assert all(words.endswith("hair") for words in manifest["class_names"].values())
     assert "Perturbation audit" in RunFolder(finished).report.read_text()
 
@@ -157,6 +158,21 @@ def test_a_stopped_run_goes_on_to_the_same_bits(finished: Path, settings: Pertur
     assert results(folder) == results(finished)
     # What the first batch took before the stop is not lost.
     assert json.loads(RunFolder(folder).metrics.read_text())["seconds"]["attack"] > float(first["seconds"])
+
+
+@pytest.mark.parametrize(("kind", "name"), [("models", "prior"), ("data", "labels")])
+def test_a_run_that_was_begun_with_other_things_is_refused_and_left_as_it_is(
+    finished: Path, settings: PerturbationSettings, tmp_path: Path, kind: str, name: str
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    path = RunFolder(folder).manifest
+    manifest = json.loads(path.read_text())
+    manifest[kind][name] = {"fingerprint": "of something else"}
+    write_json(path, manifest)
+    with pytest.raises(RunConflict, match=f"made with other {kind} of these names: {name}"):
+        run_perturbation(settings, folder, command="test")
+    assert json.loads(path.read_text()) == manifest
 
 
 def test_what_is_judged_is_what_lies_on_the_disk(

@@ -25,7 +25,7 @@ from diffaudit.inversion.sampling import Reconstructions, sample
 from diffaudit.models.autoencoder import UnshuffleAutoencoder
 from diffaudit.models.bundled import save_network
 from diffaudit.models.networks import build_network
-from diffaudit.records import RunFolder, read_curves, read_records
+from diffaudit.records import RunFolder, read_curves, read_records, write_json
 from diffaudit.settings import InversionSettings, check_settings
 from diffaudit.study.runner import run_inversion
 from diffaudit.training.prior import untrained_prior
@@ -206,6 +206,20 @@ def test_a_finished_run_is_repeated_to_the_same_bits(
     run_inversion(tiny_settings, tmp_path / "run", command="test")
     run_inversion(tiny_settings, tmp_path / "run", command="test")
     assert results(tmp_path / "run") == whole_run
+
+
+def test_a_run_that_was_begun_with_another_model_is_refused_and_left_as_it_is(
+    tiny_settings: InversionSettings, tmp_path: Path, whole_run: dict[str, bytes]
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    run_inversion(tiny_settings, folder.path, command="test")
+    manifest = json.loads(folder.manifest.read_text())
+    manifest["models"]["target"] = {"fingerprint": "of something else"}
+    write_json(folder.manifest, manifest)
+    with pytest.raises(RunConflict, match="made with other models of these names: target"):
+        run_inversion(tiny_settings, folder.path, command="test")
+    assert json.loads(folder.manifest.read_text()) == manifest
+    assert results(folder.path) == whole_run
 
 
 @pytest.mark.slow

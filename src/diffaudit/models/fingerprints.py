@@ -1,4 +1,4 @@
-"""SHA-256 of what is in memory: modules and pictures that came from no one file."""
+"""SHA-256 of what is in memory: modules, pictures and texts that came from no one file."""
 
 import hashlib
 
@@ -24,6 +24,11 @@ def module_fingerprint(module: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(_bytes(value))
     return digest.hexdigest()
+
+
+def text_fingerprint(text: str) -> str:
+    """SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _bytes(tensor: Tensor) -> bytes:

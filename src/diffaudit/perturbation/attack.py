@@ -112,7 +112,10 @@ def attack(
             rendered = found if rendered is None else rendered.with_rows(rows, found)
         image = rendered.image if scene.residual is None else rendered.image + scene.residual
         seen = _seen(perturber, image[rows], scene.labels[rows], None if goal is None else goal[rows])
-        logits, margins = logits.index_copy(0, rows, seen[0]), margins.index_copy(1, rows, seen[1])
+        logits, margins = (
+            logits.index_copy(0, rows, seen[0].to(logits)),
+            margins.index_copy(1, rows, seen[1].to(margins)),
+        )
         best.offer(image, acting, margins, moving)
         moving = moving & ~best.reached
         if last or not bool(moving.any()):

@@ -5,15 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from diffaudit.report.perturbation_wording import attack_family, attack_title
 from diffaudit.report.wording import found
 
 Json = Mapping[str, Any]
 
-NOTHING = {"value": 0.0, "low": 0.0, "high": 0.0}
-"""The success of no change, which no distance was paid for: a model that is right stays so."""
+Budget = tuple[float, Json, str]
+"""The distance of a reference's budget, its success, and the row that it is."""
+
+UNCHANGED: Budget = (0.0, {"value": 0.0, "low": 0.0, "high": 0.0}, "")
+"""No change costs nothing and fools nobody: a model that is right stays so."""
 
 
 @dataclass(frozen=True)
@@ -36,30 +37,36 @@ class Rival:
 def rivals_within(distance: float, references: Mapping[str, Json], key: str) -> list[Rival]:
     """Every budget that was measured within ``distance`` and, of methods measured beyond it, the point on the way.
 
-    The line of a method joins its budgets by distance and begins at no change, no success. Success mostly grows late,
-    so that the line is above what a small budget would do: the comparison favours the references.
+    Between two budgets a method is given the larger of two: what the straight line between them has, and what it would
+    have had it gone on as it came to the lower one, but no more than the upper. The second is the larger where success
+    grows ever more slowly, as it mostly does. Before the first budget there is the straight line from no change alone.
     """
-    methods: dict[str, list[tuple[float, Json, str]]] = defaultdict(list)
+    rivals = []
+    for method, points in _by_method(references, key).items():
+        near = [point for point in points if point[0] <= distance]
+        rivals += [Rival(attack_title(row), success, cost, measured=True) for cost, success, row in near]
+        if len(near) < len(points) and (not near or near[-1][0] < distance):
+            before, lower = [UNCHANGED, UNCHANGED, *near][-2:]
+            title = _between(method, lower[2], points[len(near)][2])
+            success = _on_the_way(distance, before, lower, points[len(near)])
+            rivals.append(Rival(title, success, distance, measured=False))
+    return rivals
+
+
+def ended_before(distance: float, references: Mapping[str, Json], key: str) -> dict[str, float]:
+    """Methods that were measured at smaller distances alone, each with its largest."""
+    largest = {method: points[-1][0] for method, points in _by_method(references, key).items()}
+    return {method: cost for method, cost in largest.items() if cost < distance}
+
+
+def _by_method(references: Mapping[str, Json], key: str) -> dict[str, list[Budget]]:
+    """What was measured of each method, nearest first."""
+    methods: dict[str, list[Budget]] = defaultdict(list)
     for row, measures in references.items():
         success, cost = found(measures, key), found(measures, "perceptual_distance")
         if success and cost:
             methods[attack_family(row)[0]].append((cost["value"], success, row))
-    rivals = []
-    for method, points in methods.items():
-        points.sort(key=lambda point: point[0])
-        near = [point for point in points if point[0] <= distance]
-        rivals += [Rival(attack_title(row), success, cost, measured=True) for cost, success, row in near]
-        if len(near) < len(points) and (not near or near[-1][0] < distance):
-            lower, upper = near[-1] if near else (0.0, NOTHING, ""), points[len(near)]
-            title = _between(method, lower[2], upper[2])
-            rivals.append(Rival(title, _on_the_line(distance, lower, upper), distance, measured=False))
-    return rivals
-
-
-def reach(references: Mapping[str, Json]) -> float:
-    """The largest perceptual distance at which a reference was measured."""
-    costs = [found(measures, "perceptual_distance") for measures in references.values()]
-    return max((cost["value"] for cost in costs if cost), default=0.0)
+    return {method: sorted(points, key=lambda point: point[0]) for method, points in methods.items()}
 
 
 def _between(method: str, lower: str, upper: str) -> str:
@@ -67,11 +74,15 @@ def _between(method: str, lower: str, upper: str) -> str:
     return f"{method} between {attack_family(lower)[1]} and {above}" if lower else f"{method} below {above}".strip()
 
 
-def _on_the_line(distance: float, lower: tuple[float, Json, str], upper: tuple[float, Json, str]) -> Json:
-    ends = (lower[0], upper[0])
-
+def _on_the_way(distance: float, before: Budget, lower: Budget, upper: Budget) -> Json:
     def bound(name: str) -> float:
-        values = [point["value"] if point[name] is None else point[name] for point in (lower[1], upper[1])]
-        return float(np.interp(distance, ends, values))
+        came, low, high = (
+            point[1]["value"] if point[1][name] is None else point[1][name] for point in (before, lower, upper)
+        )
+        line = low + (high - low) * (distance - lower[0]) / (upper[0] - lower[0])
+        if lower[0] == before[0]:
+            return float(line)
+        gone_on = low + (low - came) * (distance - lower[0]) / (lower[0] - before[0])
+        return float(max(line, min(gone_on, high)))
 
-    return {name: bound(name) for name in NOTHING}
+    return {name: bound(name) for name in ("value", "low", "high")}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffaudit.records import REBUILT
-from diffaudit.report.equal_distance import Rival, reach, rivals_within
+from diffaudit.report.equal_distance import Rival, ended_before, rivals_within
 from diffaudit.report.perturbation_wording import headline
 from diffaudit.report.verdict import Verdict, count, overlap
 from diffaudit.report.wording import DASH, NO_BREAK, found, interval_of_share, percent
@@ -12,8 +12,8 @@ from diffaudit.report.wording import DASH, NO_BREAK, found, interval_of_share, p
 Json = Mapping[str, Any]
 
 GAIN = (
-    "No reference attack fools held-out models as often at so small a perceptual distance, nor would one on a straight "
-    "line between its budgets."
+    "No reference attack fools held-out models as often at so small a perceptual distance, nor would one with a budget "
+    "in between, as far as those that were measured tell."
 )
 
 
@@ -94,7 +94,7 @@ def _frontier(metrics: Json) -> tuple[str, list[str]]:
     ahead = [rival for rival in rivals if rival.success["value"] >= mine["value"]]
     if ahead:
         return "", [_behind(max(ahead, key=lambda rival: rival.success["value"]))]
-    doubts = [] if distance["value"] <= reach(attacks) else [_beyond(reach(attacks))]
+    doubts = [_beyond(method, cost) for method, cost in ended_before(distance["value"], attacks, key).items()]
     close = [rival.title for rival in rivals if overlap(mine, rival.success)]
     if close:
         doubt = (
@@ -112,15 +112,15 @@ def _behind(rival: Rival) -> str:
             f"larger ({rival.distance:.4f}): {lost}"
         )
     return (
-        f"{rival.title} would fool held-out models as often or more, in {share}, at the same perceptual distance, if "
-        f"its success grows evenly with it: {lost}"
+        f"{rival.title} would fool held-out models as often or more, in {share}, at the same perceptual distance, as "
+        f"far as the budgets that were measured tell: {lost}"
     )
 
 
-def _beyond(largest: float) -> str:
+def _beyond(method: str, largest: float) -> str:
     return (
-        f"No reference attack was measured beyond a perceptual distance of {largest:.4f}, and the attack lies there: "
-        "what one would do as far away is not known."
+        f"{method} was not measured beyond a perceptual distance of {largest:.4f}, and the attack lies there: what it "
+        "would do as far away is not known."
     )
 
 

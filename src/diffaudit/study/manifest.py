@@ -57,10 +57,10 @@ def _nothing_depends(folder: RunFolder, held: str, wanted: str) -> bool:
 
 
 def begin_manifest(run: Run[Kind], command: str, *, has: Sequence[str], has_not: Sequence[str]) -> dict[str, Any]:
-    """Writes what is known before any work, and returns it; the attacker ``has`` and ``has_not`` these."""
+    """What is known before any work; the attacker ``has`` and ``has_not`` these. :func:`hold` writes it."""
     path = run.folder.manifest
     earlier = json.loads(path.read_text()) if path.exists() else {}
-    manifest: dict[str, Any] = {
+    return {
         "diffaudit": version("diffaudit"),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "device": run.settings.device,
@@ -75,14 +75,13 @@ def begin_manifest(run: Run[Kind], command: str, *, has: Sequence[str], has_not:
         "models": earlier.get("models", {}),
         "data": earlier.get("data", {}),
     }
-    write_json(path, manifest)
-    return manifest
 
 
 def hold(run: Run[Kind], manifest: dict[str, Any], models: Mapping[str, str], data: Mapping[str, str]) -> None:
-    """Notes the hashes of all that the attack opened, or refuses to go on with other things under the same names.
+    """Writes the manifest with the hashes of what the attack opened, or refuses to go on with others of the same names.
 
-    Settings name files and Python objects; what these hold may have changed since an earlier try.
+    Settings name files and Python objects; what these hold may have changed since an earlier try. What a try that is
+    refused finds stays as it is.
 
     Raises:
         RunConflict: something is kept that was made with other models or pictures.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from diffaudit import build
 from diffaudit.events import Event
 from diffaudit.judging.perturbed import PerturbationJudge, Perturbed
-from diffaudit.models.fingerprints import module_fingerprint, tensor_fingerprint
+from diffaudit.models.fingerprints import module_fingerprint, tensor_fingerprint, text_fingerprint
 from diffaudit.perturbation.references import Reference, reference_examples
 from diffaudit.perturbation.scene import Perturber
 from diffaudit.records import REBUILT, RunFolder, read_perturbation_records, write_atomically, write_json
@@ -67,7 +67,7 @@ def run_perturbation(
             # Built and tried now, for it may be refused; the attack gets nothing of it.
             judge = build.build_perturbation_judge(settings, perturber, given=given)
             build.rehearse(settings, perturber, plans, judge, pictures)
-            models, data = _opened(perturber), {"pictures": tensor_fingerprint(pictures.images)}
+            models, data = _opened(perturber), _looked_at(pictures)
             hold(run, manifest, models, data)
         save_pictures(run.folder.images / "clean", pictures.images)
         done = perturbed_pictures(run, perturber, plans, pictures)
@@ -82,7 +82,7 @@ def run_perturbation(
             notes += _left_alone(pictures, done)
     seconds = run.spent()
     records = read_perturbation_records(run.folder.records)
-    models |= {name: model.fingerprint for name, model in judge.models.items()}
+    models = {name: model.fingerprint for name, model in judge.models.items()} | models
     models |= {"judging perceptual": module_fingerprint(judge.perceptual)}
     models |= {} if judge.encoder is None else {"judging encoder": judge.encoder.fingerprint}
     metrics = perturbation_metrics(
@@ -108,6 +108,15 @@ def _opened(perturber: Perturber) -> dict[str, str]:
     found = {name: model.fingerprint for name, model in perturber.surrogates.items()}
     found |= {"prior": module_fingerprint(perturber.prior), "perceptual": module_fingerprint(perturber.perceptual)}
     return found if perturber.encoder is None else found | {"identity encoder": perturber.encoder.fingerprint}
+
+
+def _looked_at(pictures: build.LabelledImages) -> dict[str, str]:
+    """Hashes of the pictures, of their true classes and of all classes' names."""
+    return {
+        "pictures": tensor_fingerprint(pictures.images),
+        "labels": tensor_fingerprint(pictures.labels),
+        "class names": text_fingerprint("\n".join(pictures.classes)),
+    }
 
 
 def _reads_perceptual(settings: PerturbationSettings) -> bool:

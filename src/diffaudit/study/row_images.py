@@ -83,15 +83,15 @@ def tabulated(
 ) -> RowImages:
     """The images with a column for each measure.
 
-    Of the measures that are ``partial``, an image without a value does not count. In any other, an image counts where
-    ``counts`` says so; one that some such image lacks or has as NaN or infinity has no column, for a mean over the rest
-    would be another measure; ``notes`` is told where some images have it.
+    In a measure that is no share, an image counts where ``counts`` says so. Of those that are ``partial``, an image
+    without a value does not count either; any other that some image lacks or has as NaN or infinity has no column, for
+    a mean over the rest would be another measure; ``notes`` is told where some images have it.
     """
     told = [] if notes is None else notes
     ordered = sorted(images, key=lambda image: image[0])
     columns = {}
     for name, measure in measures.items():
-        asked = [name in partial or counts(found) for _, found in ordered]
+        asked = [name in shares or counts(found) for _, found in ordered]
         values = [measure(found) if counted else None for (_, found), counted in zip(ordered, asked, strict=True)]
         known = [value for value in values if value is not None and math.isfinite(value)]
         if known and (name in partial or len(known) == sum(asked)):
