@@ -118,7 +118,8 @@ def test_gradients_at_the_image_are_those_of_each_model(surrogates: list[nn.Modu
 def test_gradients_at_the_image_go_no_further(surrogates: list[nn.Module], pictures: Tensor) -> None:
     latents = pictures.clone().requires_grad_()
     labels = torch.zeros(4, dtype=torch.long)
-    image, reached = latents * 2, []
+    reached: list[Tensor] = []
+    image = latents * 2
     image.register_hook(reached.append)
     gradients, _ = image_gradients(surrogates, image, lambda x: negated_cross_entropy(x, labels))
     assert reached == []
