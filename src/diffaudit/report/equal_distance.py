@@ -1,4 +1,4 @@
-"""What a reference attack does at the perceptual distance of the attack, read off the line through its budgets."""
+"""What a reference attack does at the perceptual distance of the attack, read between its budgets."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ class Rival:
         title: the method with its budget, or the budgets that it is between.
         success: ``value``, ``low`` and ``high``.
         distance: the perceptual distance.
-        measured: whether this budget was run; else it lies on a straight line between two that were.
+        measured: whether this budget was run; else it is read between budgets that were (:func:`rivals_within`).
     """
 
     title: str
