@@ -10,11 +10,43 @@ from diffaudit.data.captions import VOCABULARY
 from diffaudit.models.autoencoder import UnshuffleAutoencoder
 from diffaudit.models.bundled import save_network
 from diffaudit.models.networks import build_network
+from diffaudit.records import PerturbationRecord
 from diffaudit.settings import InversionSettings, check_settings
 from diffaudit.training.prior import small_prior
 
 CLASSES = 100
 EMBEDDING = 16
+
+
+def perturbed(
+    image: int, votes: dict[str, str], *, row: str = "attack", label: int | None = None, **values: Any
+) -> PerturbationRecord:
+    """A record of picture ``image``; each model's two letters: right before (r, w), fooled after (f, k for kept)."""
+    label = image if label is None else label
+    found: dict[str, Any] = {
+        "name": f"face-{image:04d}",
+        "goal": None,
+        "picture": f"images/{row}/{image:05d}.png",
+        "clean_picture": f"images/clean/{image:05d}.png",
+        "predicted": {name: label + (vote[1] == "f") for name, vote in votes.items()},
+        "defended": {},
+        "perceptual_distance": 0.25,
+        "ssim": 0.75,
+        "psnr": 30.0,
+        "l2": 2.0,
+        "linf": 0.125,
+        "colour_difference": 3.0,
+        "reconstruction_psnr": None,
+        "iterations": None,
+    }
+    return PerturbationRecord(
+        row=row,
+        image=image,
+        label=label,
+        clean_hits={name: vote[0] == "r" for name, vote in votes.items()},
+        fooled={name: vote[1] == "f" for name, vote in votes.items()},
+        **(found | values),
+    )
 
 
 def _network(folder: Path, architecture: str, outputs: int, seed: int, **more: Any) -> None:

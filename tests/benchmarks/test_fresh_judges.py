@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffaudit.records import PerturbationRecord, RunFolder, write_atomically
+from diffaudit.records import RunFolder, write_atomically
 from diffaudit.study.pictures import save_pictures
+
+from ..conftest import perturbed
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "perturbation" / "fresh_judges.py"
 
@@ -36,41 +38,16 @@ def even(*values: int) -> Tensor:
     return torch.tensor(values, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8)
 
 
-def record(image: int, *, label: int, row: str = "attack", kept: bool = True) -> PerturbationRecord:
-    """Of a model that is not asked again."""
-    return PerturbationRecord(
-        row=row,
-        image=image,
-        name=f"face-{image:04d}",
-        label=label,
-        goal=None,
-        picture="",
-        clean_picture="",
-        clean_hits={"old": True},
-        predicted={"old": label},
-        fooled={"old": False},
-        defended={},
-        perceptual_distance=0.1,
-        ssim=0.9,
-        psnr=30.0,
-        l2=1.0,
-        linf=0.1,
-        colour_difference=1.0,
-        reconstruction_psnr=None,
-        iterations=None,
-        label_kept=kept,
-    )
-
-
 def test_the_files_of_a_row_are_judged_anew(script: ModuleType, tmp_path: Path) -> None:
     """Of four pictures the third was wrong before, the fourth deserves another label: one success in three, or none."""
     folder = RunFolder(tmp_path)
+    votes = {"not asked again": "rk"}
     records = [
-        record(0, label=1),
-        record(1, label=2),
-        record(2, label=9),
-        record(3, label=4, kept=False),
-        record(0, label=1, row="other"),
+        perturbed(0, votes, label=1, label_kept=True),
+        perturbed(1, votes, label=2, label_kept=True),
+        perturbed(2, votes, label=9, label_kept=True),
+        perturbed(3, votes, label=4, label_kept=False),
+        perturbed(0, votes, label=1, label_kept=True, row="other"),
     ]
     write_atomically(folder.records, "".join(one.to_json() + "\n" for one in records))
     save_pictures(folder.images / "clean", even(10, 20, 30, 40))

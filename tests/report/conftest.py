@@ -18,11 +18,12 @@ from diffaudit.records import (
     Record,
     RunFolder,
     append_lines,
-    picture_path,
     write_json,
 )
 from diffaudit.study.metrics import inversion_metrics
 from diffaudit.study.perturbation_metrics import perturbation_metrics
+
+from ..conftest import perturbed
 
 CLASSES, SAMPLES = 8, 2
 MANIFEST: dict[str, Any] = {
@@ -217,27 +218,13 @@ def _perturbed(
     row: str, image: int, models: dict[str, str], fooled: Fooled, distance: float, values: dict[str, Any]
 ) -> PerturbationRecord:
     success = {model: fooled(row, image, model) for model in models}
-    found: dict[str, Any] = {
-        "goal": None,
-        "defended": {"jpeg-75": {model: 0.5 if won else 0.0 for model, won in success.items()}},
-        "ssim": 0.75,
-        "psnr": 30.0,
-        "l2": 2.0,
-        "linf": 0.125,
-        "colour_difference": 3.0,
-        "reconstruction_psnr": 40.0 if row == "attack" else None,
-        "iterations": None,
+    votes = {
+        model: ("w" if image == 1 and model == "two" else "r") + ("f" if won else "k") for model, won in success.items()
     }
-    return PerturbationRecord(
-        row=row,
-        image=image,
-        name=f"face-{image:04d}",
-        label=image,
-        picture=picture_path(row, image),
-        clean_picture=picture_path("clean", image),
-        clean_hits={model: not (image == 1 and model == "two") for model in models},
-        predicted={model: 42 if won else image for model, won in success.items()},
-        fooled=success,
-        perceptual_distance=distance,
-        **(found | values),
-    )
+    found: dict[str, Any] = {
+        "predicted": {model: 42 if won else image for model, won in success.items()},
+        "defended": {"jpeg-75": {model: 0.5 if won else 0.0 for model, won in success.items()}},
+        "reconstruction_psnr": 40.0 if row == "attack" else None,
+        "perceptual_distance": distance,
+    }
+    return perturbed(image, votes, row=row, **(found | values))

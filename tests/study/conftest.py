@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from diffaudit.records import CurvePoint, JudgeVote, PerturbationRecord, Record, RunFolder, append_lines, write_json
+from diffaudit.records import CurvePoint, JudgeVote, Record, RunFolder, append_lines, write_json
 from diffaudit.study.ablation_rows import load_ablation
 from diffaudit.study.planned_rows import Ablation
 
@@ -26,37 +26,6 @@ ROWS: dict[str, Hit] = {
 
 class PowerCutError(Exception):
     """Stands for a power cut at a moment of a run."""
-
-
-def perturbed(
-    image: int, votes: dict[str, str], *, row: str = "attack", label: int | None = None, **values: Any
-) -> PerturbationRecord:
-    """A record of picture ``image``; each model's two letters: right before (r, w), fooled after (f, k for kept)."""
-    label = image if label is None else label
-    found: dict[str, Any] = {
-        "name": f"face-{image:04d}",
-        "goal": None,
-        "picture": f"images/{row}/{image:05d}.png",
-        "clean_picture": f"images/clean/{image:05d}.png",
-        "defended": {},
-        "perceptual_distance": 0.25,
-        "ssim": 0.75,
-        "psnr": 30.0,
-        "l2": 2.0,
-        "linf": 0.125,
-        "colour_difference": 3.0,
-        "reconstruction_psnr": None,
-        "iterations": None,
-    }
-    return PerturbationRecord(
-        row=row,
-        image=image,
-        label=label,
-        clean_hits={name: vote[0] == "r" for name, vote in votes.items()},
-        predicted={name: label + (vote[1] == "f") for name, vote in votes.items()},
-        fooled={name: vote[1] == "f" for name, vote in votes.items()},
-        **(found | values),
-    )
 
 
 def image(row: str, label: int, sample: int, hit: bool, **values: Any) -> Record:

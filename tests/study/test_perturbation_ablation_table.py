@@ -18,7 +18,8 @@ from diffaudit.study.perturbation_images import perturbation_images
 from diffaudit.study.planned_rows import Ablation
 from diffaudit.study.row_images import paired, voted_pairs
 
-from .conftest import perturbed, row_named
+from ..conftest import perturbed
+from .conftest import row_named
 
 Votes = list[tuple[str, str]]
 MODELS = {"seen": "surrogate", "one": "heldout", "two": "heldout", "kin": "sibling"}

@@ -12,7 +12,7 @@ from diffaudit.study.bootstrap import cluster_bootstrap
 from diffaudit.study.matched_pairs import MatchedPairs
 from diffaudit.study.perturbation_comparison import paired_success
 
-from .conftest import perturbed
+from ..conftest import perturbed
 
 HELDOUT = ["one", "two"]
 

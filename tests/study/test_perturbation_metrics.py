@@ -14,7 +14,7 @@ from diffaudit.study.bootstrap import cluster_bootstrap
 from diffaudit.study.perturbation_metrics import defended_success, perturbation_metrics, success_on_right
 from diffaudit.study.statistics import rate, value
 
-from .conftest import perturbed
+from ..conftest import perturbed
 
 MODELS = {"seen": "surrogate", "one": "heldout", "two": "heldout", "kin": "sibling"}
 JPEG = {"jpeg-75": {"seen": 1.0, "one": 0.5, "two": None, "kin": 1.0}}
