@@ -39,7 +39,7 @@ class PerturbationRecord:
         reconstruction_psnr: of what DDIM inversion alone gives back, in dB; None for attacks on pixels.
         iterations: steps that the attack took; None where it does not say.
         label_kept: does the adversarial picture still deserve ``label``, by the rule that labels come from? A picture
-            that was really recoloured fools nobody. None where there is no rule to ask, as with photographs.
+            whose hair really has another colour or length fools nobody. None where no rule can be asked: photographs.
     """
 
     row: str
