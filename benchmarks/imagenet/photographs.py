@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def data_folder(given: Path | None = None) -> Path:
-    """The shared data: ``given``, else ``$DIFFAUDIT_SHARED_DATA``, else ``../shared/data`` beside the repository."""
+    """The data's folder: ``given``, else ``$DIFFAUDIT_SHARED_DATA``, else ``../shared/data`` beside the repository."""
     return bench.data_folder(given, REPOSITORY)
 
 

@@ -143,7 +143,7 @@ def say(text: str) -> None:
 def main() -> None:
     """Makes the prior if it is not there."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="the shared data ($DIFFAUDIT_SHARED_DATA, else ../shared/data)")
+    parser.add_argument("--data", type=Path, help="folder of the data ($DIFFAUDIT_SHARED_DATA, else ../shared/data)")
     parser.add_argument("--output", type=Path, help=f"{MODELS}, or {MODELS}-quick for a trial")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="a few steps: a test of the machinery")

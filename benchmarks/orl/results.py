@@ -1,4 +1,4 @@
-"""Writes what README.md shows of a finished run: tables from its metrics, and a picture with the credit due."""
+"""Writes what README.md shows of a finished run: tables from its metrics, and its reconstructions; no photograph."""
 
 import argparse
 import json
@@ -9,37 +9,30 @@ from PIL import Image, ImageDraw
 from diffaudit.records import Record, RunFolder, read_records
 from diffaudit.report.tables import judges_table, results_table, to_markdown
 
-CELL, GAP, BORDER = 96, 8, 3
-REFERENCES, COLUMNS = 2, 2
+CELL, GAP, BORDER, COLUMNS = 96, 8, 3, 2
 RECOGNISED, MISTAKEN, PLAIN = (46, 140, 87), (190, 60, 50), (255, 255, 255)
-CREDIT = (
-    "Photographs: ORL database of faces, AT&T Laboratories Cambridge / Olivetti Research Laboratory",
-    "(F. Samaria and A. Harter, 2nd IEEE Workshop on Applications of Computer Vision, 1994).",
-    "Left of each group: two private photographs. Right: reconstructions; a green frame where the judge",
-    "{judge} recognises the person, a red one where it names somebody else.",
+LEGEND = (
+    "Each group: what was rebuilt of one person. A green frame where the judge {judge}",
+    "recognises the person, a red one where it names somebody else.",
 )
 
 
 def reconstructions(run: RunFolder, judge: str) -> Image.Image:
-    """Every private person: photographs of the reference half, then all reconstructions, framed by a judge's vote."""
+    """All reconstructions of every private person, framed by a judge's vote."""
     attack = [record for record in read_records(run.records) if record.row == "attack"]
     labels = sorted({record.label for record in attack})
     kept = max(record.sample for record in attack) + 1
-    group = (REFERENCES + kept) * (CELL + GAP) + 3 * GAP
+    group = kept * (CELL + GAP) + 2 * GAP
     rows = -(-len(labels) // COLUMNS)
-    footer = 18 * len(CREDIT) + GAP
+    footer = 18 * len(LEGEND) + GAP
     sheet = Image.new("RGB", (COLUMNS * group + GAP, rows * (CELL + GAP) + GAP + footer), PLAIN)
     for index, label in enumerate(labels):
         left, top = GAP + (index // rows) * group, GAP + (index % rows) * (CELL + GAP)
-        for path in sorted((run.images / "reference").glob(f"{label:04d}-*.png"))[:REFERENCES]:
-            sheet.paste(_framed(path, PLAIN), (left, top))
-            left += CELL + GAP
-        left += GAP
         for record in sorted(_of(attack, label), key=lambda one: one.sample):
             sheet.paste(_framed(run.path / record.image, _colour(record, judge)), (left, top))
             left += CELL + GAP
     pen = ImageDraw.Draw(sheet)
-    for number, line in enumerate(CREDIT):
+    for number, line in enumerate(LEGEND):
         pen.text((GAP, sheet.height - footer + 18 * number), line.format(judge=judge), fill=(40, 40, 40), font_size=14)
     return sheet
 

@@ -185,7 +185,7 @@ def say(text: str) -> None:
 def main() -> None:
     """Makes every part that is not there."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="the shared data ($DIFFAUDIT_SHARED_DATA, else ../shared/data)")
+    parser.add_argument("--data", type=Path, help="folder of the data ($DIFFAUDIT_SHARED_DATA, else ../shared/data)")
     parser.add_argument("--output", type=Path, default=Path("runs/orl-models"))
     parser.add_argument("--start", type=Path, help="a prior in diffusers' layout to go on from (default: the bundled)")
     parser.add_argument("--threads", type=int, default=2)

@@ -12,8 +12,11 @@ from PIL import Image
 
 from diffaudit.build import opened
 from diffaudit.build.separation import check_separation
+from diffaudit.records import RunFolder, append_lines
 from diffaudit.settings import InversionSettings, NearestMean, PictureFolders, load_settings
 from diffaudit.training.pool import Pool
+
+from ..study.conftest import image
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPTS = REPOSITORY / "benchmarks" / "orl"
@@ -152,10 +155,18 @@ def test_the_data_folder_is_the_argument_then_the_environment_then_beside_the_re
     assert photographs.data_folder() == REPOSITORY.parent / "shared" / "data"
 
 
-def test_the_picture_of_the_results_carries_the_credit() -> None:
-    credit = " ".join(script("results").CREDIT)
-    assert "AT&T Laboratories Cambridge" in credit
-    assert "Samaria" in credit
+def test_the_picture_of_the_results_shows_reconstructions_alone(tmp_path: Path) -> None:
+    """Of three colours in the run's folder, the photographs' is not in the picture."""
+    results, run = script("results"), RunFolder(tmp_path)
+    grey, red = (100, 100, 100), (250, 0, 0)
+    records = [image("attack", 0, 0, True), image("attack", 1, 0, False)]
+    append_lines(run.records, [record.to_json() for record in records])
+    for path, colour in [(record.image, grey) for record in records] + [("images/reference/0000-00.png", red)]:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), colour).save(tmp_path / path)
+    seen = {colour for _, colour in results.reconstructions(run, "one").getcolors(1 << 16)}
+    assert {grey, results.RECOGNISED, results.MISTAKEN} <= seen
+    assert red not in seen
 
 
 def test_a_cell_is_framed(tmp_path: Path) -> None:

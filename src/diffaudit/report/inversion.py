@@ -88,9 +88,9 @@ def _cards(metrics: Json) -> Iterator[Card]:
         ends = "" if gain["low"] is None else f"{signed_points(gain['low'])} to {signed_points(gain['high'])}"
         yield Card("Points over the start", signed_points(gain["value"]), ends, "what optimisation adds")
     for row, note in (("oracle", "true private embedding, not an attack"), ("upper", "photographs of the people")):
-        ceiling = found(row_metrics(metrics, row) or {}, "judge_accuracy")
-        if ceiling:
-            yield Card("Ceiling", percent(ceiling["value"]), interval_of_share(ceiling), note)
+        reference = found(row_metrics(metrics, row) or {}, "judge_accuracy")
+        if reference:
+            yield Card("Reference", percent(reference["value"]), interval_of_share(reference), note)
             break
     target = metrics["target_accuracy"]
     yield Card("Target recognises", percent(target["value"]), interval_of_share(target), "what the attack optimised")

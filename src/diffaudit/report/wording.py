@@ -47,7 +47,7 @@ class Measure:
 
 ROWS = (
     Row("upper", "Photographs of the real people", "held out; what a perfect reconstruction would reach"),
-    Row("oracle", "True private embedding", "the ceiling of this prior", "not an attack"),
+    Row("oracle", "True private embedding", "what this prior draws under it: no hard bound", "not an attack"),
     Row("attack", "Attack", "all images"),
     Row(
         "attack-finished",
