@@ -63,7 +63,7 @@ ATTACK = Perturbed(
 
 
 def records(perturbed: Perturbed = ATTACK, *defences: Defence, **options: Any) -> list[PerturbationRecord]:
-    return judge(*defences).records(perturbed, torch.Generator().manual_seed(0), **options)
+    return judge(*defences).records([perturbed], seed=0, **options)
 
 
 def test_records_by_hand() -> None:
@@ -124,7 +124,7 @@ def test_repeats_count_where_the_defended_clean_picture_was_right() -> None:
 
     def turn(images: Tensor, _: torch.Generator) -> Tensor:
         calls.append(len(images))
-        return images.roll(1, dims=1) if (len(calls) - 1) // 2 % 2 else images
+        return images.roll(1, dims=1) if (len(calls) - 1) % 2 else images
 
     found = records(ATTACK, Defence("turn", turn, repeats=4))
     assert len(calls) == 8
@@ -147,9 +147,31 @@ def test_a_share_of_the_repeats() -> None:
         ATTACK, images=pictures(GREEN), clean=pictures(RED), labels=torch.tensor([0]), names=["a"], numbers=[0]
     )
     (found,) = records(one, Defence("sometimes", sometimes, repeats=8))
-    assert drawn[::2] == drawn[1::2]  # both pictures of a pair meet the same draw
+    assert drawn[:8] == drawn[8:]  # both pictures of a pair meet the same draw
     assert 0 < sum(drawn) < 16
     assert found.defended["sometimes"]["seen"] == sum(drawn) / 16
+
+
+def test_the_clean_pictures_are_shown_to_a_defence_once_for_all_rows() -> None:
+    shown: list[Tensor] = []
+
+    def watched(images: Tensor, _: torch.Generator) -> Tensor:
+        shown.append(images)
+        return images
+
+    defence = Defence("watched", watched)
+    other = replace(ATTACK, row="other", images=ATTACK.clean)
+    found = judge(defence).records([ATTACK, other], seed=0)
+    assert len(shown) == 3
+    assert torch.equal(shown[0], ATTACK.clean.float() / 255)
+    assert found == records(ATTACK, defence) + records(other, defence)
+
+
+def test_rows_of_other_pictures_are_refused() -> None:
+    with pytest.raises(InvalidSetting, match="`rows` should be made of the same clean pictures"):
+        judge().records([ATTACK, replace(ATTACK, row="other", clean=pictures(RED, RED, RED))], seed=0)
+    with pytest.raises(InvalidSetting, match="at least one row"):
+        judge().records([], seed=0)
 
 
 def test_batches_change_nothing() -> None:

@@ -94,53 +94,66 @@ class PerturbationJudge:
         self.encoder = encoder
 
     @torch.no_grad()
-    def records(self, perturbed: Perturbed, generator: torch.Generator, *, batch: int = 64) -> list[PerturbationRecord]:
-        """One record per image, in order.
+    def records(self, rows: Sequence[Perturbed], *, seed: int, batch: int = 64) -> list[PerturbationRecord]:
+        """One record per image, in order, of every row; the clean pictures, which all rows share, are asked once.
 
-        ``generator`` decides what randomised defences draw: give every row one of the same seed, and its images meet
-        the same draws.
+        ``seed`` decides what randomised defences draw: a clean picture, and what each row made of it, meet the same
+        draw, so that no draw tells rows apart, and a picture that the defence alone spoils counts for nobody.
 
         Raises:
-            InvalidSetting: for images that are not 8-bit pairs, for a goal that is the label, and for counts that
-                differ.
+            InvalidSetting: for images that are not 8-bit pairs, for rows of other pictures than the first one's, for a
+                goal that is the label, and for counts that differ.
         """
-        _require_pairs(perturbed)
-        images, clean = perturbed.images.float() / 255, perturbed.clean.float() / 255
-        labels, goals = perturbed.labels, perturbed.goals
-        hits, predicted = {}, {}
-        for name, model in self.models.items():
-            hits[name] = topk_success(in_parts(model.logits, batch, clean), labels).tolist()
-            predicted[name] = in_parts(model.logits, batch, images).argmax(1)
-        won = {name: fooled(classes, labels, goals).tolist() for name, classes in predicted.items()}
-        defended = {
-            defence.name: self._defended(defence, images, clean, labels, goals, generator, batch)
-            for defence in self.defences
+        _require_one_origin(rows)
+        clean, labels = rows[0].clean, rows[0].labels
+        right = {
+            name: topk_success(in_parts(model.logits, batch, clean), labels) for name, model in self.models.items()
         }
-        distances = _distances(self.perceptual, images, clean, batch)
-        noise = _finite(in_parts(signal_to_noise, batch, images, clean))
+        right_behind = self._behind_defences(clean, lambda logits, at: topk_success(logits, labels[at]), seed, batch)
+        return [record for row in rows for record in self._records(row, right, right_behind, seed, batch)]
+
+    def _records(
+        self,
+        row: Perturbed,
+        right: Mapping[str, Tensor],
+        right_behind: Mapping[str, Tensor],
+        seed: int,
+        batch: int,
+    ) -> list[PerturbationRecord]:
+        labels, goals = row.labels, row.goals
+
+        def won(logits: Tensor, at: Tensor) -> Tensor:
+            return fooled(logits.argmax(1), labels[at], None if goals is None else goals[at])
+
+        predicted = {name: in_parts(model.logits, batch, row.images).argmax(1) for name, model in self.models.items()}
+        lost = {name: fooled(classes, labels, goals) for name, classes in predicted.items()}
+        lost_behind = self._behind_defences(row.images, won, seed, batch)
+        defended = {name: _shares(right_behind[name], lost) for name, lost in lost_behind.items()}
+        distances = _distances(self.perceptual, row.images, row.clean, batch)
+        noise = _finite(in_parts(signal_to_noise, batch, row.images, row.clean))
         rebuilt: list[float | None] = [None] * len(labels)
-        if perturbed.reconstructions is not None:
-            rebuilt = _finite(in_parts(signal_to_noise, batch, perturbed.reconstructions, clean))
+        if row.reconstructions is not None:
+            rebuilt = _finite(in_parts(signal_to_noise, batch, row.reconstructions, row.clean))
         return [
             PerturbationRecord(
-                row=perturbed.row,
-                image=perturbed.numbers[i],
-                name=perturbed.names[i],
+                row=row.row,
+                image=row.numbers[i],
+                name=row.names[i],
                 label=int(labels[i]),
                 goal=None if goals is None else int(goals[i]),
-                picture=picture_path(perturbed.row, perturbed.numbers[i]),
-                clean_picture=picture_path("clean", perturbed.numbers[i]),
-                clean_hits={name: hit[i] for name, hit in hits.items()},
+                picture=picture_path(row.row, row.numbers[i]),
+                clean_picture=picture_path("clean", row.numbers[i]),
+                clean_hits={name: bool(hits[i]) for name, hits in right.items()},
                 predicted={name: int(classes[i]) for name, classes in predicted.items()},
-                fooled={name: success[i] for name, success in won.items()},
+                fooled={name: bool(success[i]) for name, success in lost.items()},
                 defended={
-                    defence: {name: shares[i] for name, shares in by_model.items()}
-                    for defence, by_model in defended.items()
+                    defence: {name: shares[m][i] for m, name in enumerate(self.models)}
+                    for defence, shares in defended.items()
                 },
                 psnr=noise[i],
                 reconstruction_psnr=rebuilt[i],
-                iterations=None if perturbed.iterations is None else int(perturbed.iterations[i]),
-                label_kept=None if perturbed.kept is None else bool(perturbed.kept[i]),
+                iterations=None if row.iterations is None else int(row.iterations[i]),
+                label_kept=None if row.kept is None else bool(row.kept[i]),
                 **{measure: float(values[i]) for measure, values in distances.items()},
             )
             for i in range(len(labels))
@@ -157,36 +170,22 @@ class PerturbationJudge:
             raise InvalidSetting("encoder", "be given where images are embedded", None)
         return in_parts(self.encoder, batch, images)
 
-    def _defended(
-        self,
-        defence: Defence,
-        images: Tensor,
-        clean: Tensor,
-        labels: Tensor,
-        goals: Tensor | None,
-        generator: torch.Generator,
-        batch: int,
-    ) -> dict[str, list[float | None]]:
-        """By model, each image's share of the repeats fooled, among those in which the clean picture was right.
+    def _behind_defences(
+        self, images: Tensor, judged: Callable[[Tensor, Tensor], Tensor], seed: int, batch: int
+    ) -> dict[str, Tensor]:
+        """By defence ``(repeats, M, B)`` booleans: what ``judged`` says of the logits of each row of ``images``."""
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.arange(len(images)).split(batch)
 
-        Both pictures of a pair meet the same draw, so that a picture which the defence alone spoils counts for nobody.
-        """
-        right = {name: torch.zeros(len(labels), device=labels.device) for name in self.models}
-        lost = {name: torch.zeros(len(labels), device=labels.device) for name in self.models}
-        for _ in range(defence.repeats):
-            for rows in torch.arange(len(labels)).split(batch):
-                state = generator.get_state()
-                before = defence.apply(clean[rows], generator)
-                generator.set_state(state)
-                after = defence.apply(images[rows], generator)
-                for name, model in self.models.items():
-                    was_right = topk_success(model.logits(before), labels[rows])
-                    sought = None if goals is None else goals[rows]
-                    right[name][rows] += was_right
-                    lost[name][rows] += was_right & fooled(model.logits(after).argmax(1), labels[rows], sought)
+        def repeat(defence: Defence) -> Tensor:
+            shown = [(defence.apply(images[at].float() / 255, generator), at) for at in rows]
+            votes = [
+                torch.stack([judged(model.logits(part), at) for model in self.models.values()]) for part, at in shown
+            ]
+            return torch.cat(votes, 1)
+
         return {
-            name: [float(lost[name][i] / times) if times else None for i, times in enumerate(right[name])]
-            for name in self.models
+            defence.name: torch.stack([repeat(defence) for _ in range(defence.repeats)]) for defence in self.defences
         }
 
 
@@ -215,6 +214,16 @@ def fooled(predicted: Tensor, labels: Tensor, goals: Tensor | None = None) -> Te
     return predicted == goals
 
 
+def _shares(right: Tensor, lost: Tensor) -> list[list[float | None]]:
+    """By model and image, the share of the repeats lost, among those that were right; None where none was."""
+    times = right.sum(0)
+    shares = (right & lost).sum(0) / times
+    return [
+        [float(share) if count else None for share, count in zip(of_model, counts, strict=True)]
+        for of_model, counts in zip(shares, times, strict=True)
+    ]
+
+
 def _distances(features: PerceptualFeatures, images: Tensor, clean: Tensor, batch: int) -> dict[str, Tensor]:
     """The distances that every pair has, by their names in the record."""
 
@@ -234,6 +243,17 @@ def _distances(features: PerceptualFeatures, images: Tensor, clean: Tensor, batc
 def _finite(values: Tensor) -> list[float | None]:
     """The numbers, with None for infinity: a picture that did not change."""
     return [float(value) if value.isfinite() else None for value in values]
+
+
+def _require_one_origin(rows: Sequence[Perturbed]) -> None:
+    """Refuse rows that are not made of the same pictures."""
+    if not rows:
+        raise InvalidSetting("rows", "hold at least one row to judge", 0)
+    for row in rows:
+        _require_pairs(row)
+        same = row.clean.shape == rows[0].clean.shape and bool((row.clean == rows[0].clean).all())
+        if not same or not torch.equal(row.labels, rows[0].labels):
+            raise InvalidSetting("rows", "be made of the same clean pictures", f"`{row.row}` beside `{rows[0].row}`")
 
 
 def _require_pairs(perturbed: Perturbed) -> None:

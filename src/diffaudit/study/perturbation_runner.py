@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from diffaudit import build
@@ -179,12 +178,8 @@ def _references(
 
 def _judge(run: PerturbationRun, judge: PerturbationJudge, rows: Sequence[Perturbed]) -> None:
     """Writes the records of all rows at once."""
-    settings, lines = run.settings, []
-    for row in rows:
-        # The same draws for every row, so that randomised defences do not tell them apart.
-        generator = torch.Generator().manual_seed(settings.seed)
-        lines += [record.to_json() for record in judge.records(row, generator, batch=settings.batch)]
-    write_atomically(run.folder.records, "".join(line + "\n" for line in lines))
+    found = judge.records(rows, seed=run.settings.seed, batch=run.settings.batch)
+    write_atomically(run.folder.records, "".join(record.to_json() + "\n" for record in found))
 
 
 def _as_sets(
