@@ -75,12 +75,13 @@ def perturbed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return made
 
 
-def test_python_objects_take_the_place_of_surrogates_and_of_held_out_models(perturbed: list[dict[str, Any]]) -> None:
-    mine, other = nn.Linear(2, 3), nn.Linear(2, 3)
+def test_python_objects_take_the_place_of_models_in_every_role(perturbed: list[dict[str, Any]]) -> None:
+    mine, other, akin = nn.Linear(2, 3), nn.Linear(2, 3), nn.Linear(2, 3)
     before = PerturbationSettings()
-    diffaudit.perturb(before, surrogates={"mine": mine}, heldout={"other": other})
+    diffaudit.perturb(before, surrogates={"mine": mine}, heldout={"other": other}, siblings={"akin": akin})
     (call,) = perturbed
-    assert call["given"] == {"mine": mine, "other": other}
+    assert call["given"] == {"mine": mine, "other": other, "akin": akin}
+    assert call["settings"].judging.siblings == {"akin": GivenModel(name="akin")}
     assert call["settings"].surrogates == {"mine": GivenModel(name="mine")}
     assert call["settings"].judging.heldout == {"other": GivenModel(name="other")}
     assert call["settings"].judging.defences == before.judging.defences

@@ -30,7 +30,7 @@ from diffaudit.models.fingerprints import module_fingerprint
 from diffaudit.models.nearest_mean import NearestMean
 from diffaudit.models.networks import build_network
 from diffaudit.objective import Objective
-from diffaudit.settings import InversionSettings, check_settings
+from diffaudit.settings import InversionSettings, PerturbationSettings, check_settings
 from diffaudit.settings.base import Section
 from diffaudit.training.populations import private_identities, public_identities
 from diffaudit.weighting import Fixed, Staged
@@ -651,6 +651,13 @@ def test_bundled_programs_and_library_models_are_compared_too(tiny_values: dict[
         tiny_values["attack"]["target"] = tiny_values["judging"]["classifiers"]["one"] = model
         with pytest.raises(ThreatModelViolation, match=r"`judging\.one`"):
             build.check_door(check_settings(tiny_values))
+
+
+def test_objects_that_are_handed_over_are_compared_when_they_are_there() -> None:
+    """They all look alike in the settings; the judges' door looks at the weights."""
+    given = {"kind": "given"}
+    values = {"surrogates": {"mine": given}, "judging": {"heldout": {"theirs": given}}}
+    build.check_door(PerturbationSettings.model_validate(values))
 
 
 def test_nobody_is_public_and_private(tiny_values: dict[str, Any], album: Path, tmp_path: Path) -> None:

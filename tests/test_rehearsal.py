@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from diffaudit.build import LabelledImages, build_perturber, build_plans, rehearse
 from diffaudit.data.captions import HAIR_LABELS
@@ -23,22 +24,42 @@ UNREAD = Plans(WITHOUT, RecordingPlan(), WITHOUT, WITHOUT, WITHOUT)
 ABSENT = {"terms": [{"kind": "entropy", "layers": {"levels": [7]}}]}
 
 
+class Blocks:
+    """A prior whose autoencoder knows sides of whole blocks alone, as a folding one does."""
+
+    def __init__(self, block: int = 8) -> None:
+        self.block = block
+
+    def encode(self, images: Tensor) -> Tensor:
+        return functional.avg_pool2d(images, self.block, ceil_mode=True)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return functional.interpolate(latents, scale_factor=self.block)
+
+
 def classifier(classes: int, seed: int = 0) -> Classifier:
     torch.manual_seed(seed)
     network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, classes))
     return Classifier(network, size=None, fingerprint=str(seed))
 
 
-def pictures(classes: int = 10) -> LabelledImages:
-    images = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+def pictures(classes: int = 10, *, side: int = 64) -> LabelledImages:
+    images = torch.zeros(1, 3, side, side, dtype=torch.uint8)
     return LabelledImages(images, torch.tensor([0]), ("one",), HAIR_LABELS[:classes])
 
 
-def tried(changes: dict[str, Any], *, roles: dict[str, Role] | None = None, **models: Classifier) -> None:
+def tried(
+    changes: dict[str, Any],
+    *,
+    roles: dict[str, Role] | None = None,
+    shown: LabelledImages | None = None,
+    **models: Classifier,
+) -> None:
     """A rehearsal of a run whose models are these, all surrogates but where ``roles`` say otherwise."""
     settings = PerturbationSettings.model_validate({"terms": []} | changes)
-    known = pictures(models["seen"].logits(torch.zeros(1, 3, 8, 8)).shape[1])
-    perturber = Perturber(WITHOUT, {"seen": models["seen"]}, known.classes, "{label}", WITHOUT)
+    known = shown or pictures(models["seen"].logits(torch.zeros(1, 3, 8, 8)).shape[1])
+    prior: Any = Blocks()
+    perturber = Perturber(prior, {"seen": models["seen"]}, known.classes, "{label}", WITHOUT)
     given: dict[str, Role] = dict.fromkeys(models, "surrogate")
     rehearse(settings, perturber, UNREAD, PerturbationJudge(models, given | (roles or {}), WITHOUT), known)
 
@@ -56,6 +77,29 @@ def test_a_model_of_other_classes_is_named_with_both_numbers(role: Role, place: 
     message = rf"`{place}\.odd` should answer for as many classes as the pictures have names, 10\. Found {classes}\."
     with pytest.raises(InvalidSetting, match=message):
         tried({}, roles={"odd": role}, seen=classifier(10), odd=classifier(classes, 1))
+
+
+def test_pictures_must_come_back_in_their_size() -> None:
+    with pytest.raises(InvalidSetting, match=r"`images\.size` should be a side .* Found '60, which comes back as 64'"):
+        tried({}, shown=pictures(side=60), seen=classifier(10))
+
+
+def test_pictures_must_be_large_enough_to_be_compared() -> None:
+    with pytest.raises(InvalidSetting, match="sides of at least 11 pixels"):
+        tried({}, shown=pictures(side=8), seen=classifier(10))
+
+
+def test_labels_that_no_surrogate_shares_are_refused() -> None:
+    """Ten pictures of which the model takes each for the class before: as where classes are counted from 1."""
+    seen = classifier(10)
+    torch.manual_seed(1)
+    images = torch.randint(256, (10, 3, 64, 64), dtype=torch.uint8)
+    labels = seen.logits(images.float() / 255).argmax(1)
+    right = LabelledImages(images, labels, tuple("abcdefghij"), HAIR_LABELS)
+    tried({}, shown=right, seen=seen)
+    tried({}, shown=replace(right, labels=torch.cat([labels[:1], (labels[1:] + 1) % 10])), seen=seen)
+    with pytest.raises(InvalidSetting, match=r"`images` should be labelled as .*10 pictures, all of them wrong"):
+        tried({}, shown=replace(right, labels=(labels + 1) % 10), seen=seen)
 
 
 @pytest.mark.parametrize(("goal", "least"), [(None, 3), ("distractor", 4)])

@@ -58,6 +58,7 @@ def perturb(
     *,
     surrogates: "Mapping[str, nn.Module] | None" = None,
     heldout: "Mapping[str, nn.Module] | None" = None,
+    siblings: "Mapping[str, nn.Module] | None" = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Path:
     """Runs a perturbation and returns its folder; called again with the same arguments, a stopped run goes on.
@@ -68,6 +69,7 @@ def perturb(
         surrogates: classifiers of images ``(B, 3, H, W)`` in [0, 1] to logits ``(B, K)``, by name. They take the place
             of all the settings' surrogates, which then are of kind ``given``.
         heldout: the same for the held-out models.
+        siblings: the same for relatives of the surrogates, which are judged in columns of their own.
         on_event: told of every step, for example ``RunProgress().update``.
 
     Raises:
@@ -81,13 +83,15 @@ def perturb(
         settings = load_perturbation(settings_path(str(settings)))
     if surrogates is not None:
         settings = settings.model_copy(update={"surrogates": _handed_over(settings.surrogates, surrogates)})
+    judging = settings.judging
     if heldout is not None:
-        judging = settings.judging
         judging = judging.model_copy(update={"heldout": _handed_over(judging.heldout, heldout)})
-        settings = settings.model_copy(update={"judging": judging})
+    if siblings is not None:
+        judging = judging.model_copy(update={"siblings": _handed_over(judging.siblings, siblings)})
+    settings = settings.model_copy(update={"judging": judging})
     settings = check_perturbation(settings.model_dump())  # names and numbers fit together as a file's must
     folder = Path("runs") / settings.name if output is None else Path(output)
-    given = {**(surrogates or {}), **(heldout or {})}
+    given = {**(surrogates or {}), **(heldout or {}), **(siblings or {})}
     return run_perturbation(settings, folder, command="diffaudit.perturb(...)", on_event=on_event, given=given)
 
 

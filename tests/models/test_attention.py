@@ -185,6 +185,9 @@ def test_refusals_before_any_work() -> None:
     unet.enable_gradient_checkpointing()
     with pytest.raises(InvalidSetting, match="not recompute its blocks"), recorded_attention(unet, [layer]):
         pass
+    with recorded_attention(unet, []) as nothing:  # where nothing is recorded, blocks may be recomputed
+        output(unet).sum().backward()
+    assert nothing == {}
 
 
 @pytest.mark.parametrize(

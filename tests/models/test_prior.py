@@ -234,6 +234,14 @@ def identity_prior(text: DiffusionPrior | None = None) -> DiffusionPrior:
     return DiffusionPrior(autoencoder, unet, DDIMScheduler(), text=conditioner, projector=projector)
 
 
+def test_a_unet_that_must_be_told_more_is_refused() -> None:
+    """As one of the SDXL family; it would fail in its first call, with the words of another library."""
+    known = identity_prior(None)
+    known.unet.register_to_config(addition_embed_type="text_time")
+    with pytest.raises(InvalidSetting, match=r"`prior` should have a UNet that is told .* Found 'text_time'"):
+        DiffusionPrior(known.autoencoder, known.unet, DDIMScheduler(), projector=known.projector)
+
+
 @pytest.mark.parametrize("with_text", [False, True])
 def test_save_and_load(tmp_path: Path, prior: DiffusionPrior, with_text: bool) -> None:
     ours = identity_prior(prior if with_text else None).eval().requires_grad_(False)

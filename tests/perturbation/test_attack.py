@@ -1,3 +1,4 @@
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import combinations, pairwise
@@ -291,6 +292,39 @@ def test_views_come_every_so_often(toy: tuple[Perturber, Scene]) -> None:
     assert not torch.allclose(turned.gradients[0], turned.gradients[2], atol=1e-4)
 
 
+class Saved:
+    """What a graph keeps of its forward pass; it lives as long as the graph does."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+def test_no_graph_outlives_its_iteration(toy: tuple[Perturber, Scene]) -> None:
+    """Between two looks of the ensemble never more is kept for backward passes than before the first."""
+    _, scene = toy
+    saved: weakref.WeakSet[Saved] = weakref.WeakSet()
+    peaks = [0]
+    drive = margin_drive(scene)
+
+    def save(tensor: Tensor) -> Saved:
+        saved.add(one := Saved(tensor))
+        peaks[-1] = max(peaks[-1], len(saved))
+        return one
+
+    class Watched(Drive):
+        def pulled(self, surrogates: Any, image: Tensor, *rest: Any) -> Tensor:
+            peaks.append(0)
+            found = super().pulled(surrogates, image, *rest)
+            peaks.append(0)
+            return found
+
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda one: one.tensor):
+        attacked(toy, drive=Watched(drive.loss, drive.rule, drive.weight), iterations=4)
+    between = peaks[0:8:2]
+    assert between[0] > 0
+    assert between == between[:1] * 4
+
+
 # Bounds ---------------------------------------------------------------------------------------------------------------
 
 
@@ -309,6 +343,20 @@ def test_no_latent_leaves_its_radius(toy: tuple[Perturber, Scene]) -> None:
     torch.testing.assert_close(sizes[1:], torch.full((3, 3), 0.1))  # a step of 0.2 is brought back to 0.1
     free = attacked(toy, mover=Far(), iterations=1)
     assert ((free.latents - scene.latents).square().flatten(1).mean(1).sqrt() > 0.15).all()
+
+
+def test_the_radius_is_of_what_acts_under_a_mask(toy: tuple[Perturber, Scene]) -> None:
+    """Behind a mask of 0.3 a latent may go 0.1 / 0.3 before the picture's has gone 0.1."""
+    perturber, scene = toy
+    masked = replace(scene, mask=torch.full_like(scene.latents[:, :1], 0.3))
+
+    class Far(Mover):
+        def __call__(self, latents: Tensor, gradient: Tensor) -> Tensor:
+            return latents - gradient.sign()
+
+    found = attacked((perturber, masked), mover=Far(), radius=0.1, iterations=1, keep="last")
+    sizes = (found.latents - scene.latents).square().flatten(1).mean(1).sqrt()
+    torch.testing.assert_close(sizes, torch.full((3,), 0.1))
 
 
 class Angle(nn.Module):

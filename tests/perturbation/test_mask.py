@@ -50,6 +50,13 @@ class Tokens(nn.Module):
         return logits
 
 
+class Permuted(nn.Module):
+    """``(B, C, h, w)`` to ``(B, h, w, C)``, as in Swin transformers."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.permute(0, 2, 3, 1)
+
+
 def classifier(model: nn.Module) -> Classifier:
     return Classifier(model.eval(), size=None, fingerprint="")
 
@@ -138,6 +145,9 @@ def test_models_without_maps_are_refused_with_a_reason() -> None:
     images, target = torch.rand(1, 3, 4, 4), torch.tensor([0])
     with pytest.raises(InvalidSetting, match=r"Found 'one that ends in tokens'\. Take the mask from attention"):
         grad_cam([classifier(Tokens())], images, target, 4)
+    last = nn.Sequential(nn.Conv2d(3, 5, 1), Permuted(), nn.Flatten(), nn.Linear(80, 2))
+    with pytest.raises(InvalidSetting, match="Found 'one whose channels stand last'"):
+        grad_cam([classifier(last)], images, target, 4)
     flat = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
     with pytest.raises(InvalidSetting, match="Found 'one without modules that return any'"):
         grad_cam([classifier(flat)], images, target, 4)

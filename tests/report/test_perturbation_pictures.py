@@ -72,6 +72,13 @@ def test_pictures_no_held_out_model_knew_stand_apart(make_perturbed: MakePerturb
     assert [tile.note for tile in groups[-1].cards[0].references] == [""]
 
 
+def test_pictures_that_no_held_out_model_was_shown_are_not_called_wrong(make_perturbed: MakePerturbed) -> None:
+    run = make_perturbed(models={"seen": "surrogate"})
+    (group,) = attack_groups(run, read_perturbation_records(run / "records.jsonl"), {"seen": "surrogate"})
+    assert group.title == "No held-out model was asked"
+    assert {card.summary for card in group.cards} == {"no held-out model was asked"}
+
+
 def test_classes_are_called_by_their_words(make_perturbed: MakePerturbed) -> None:
     run = make_perturbed()
     records = read_perturbation_records(run / "records.jsonl")

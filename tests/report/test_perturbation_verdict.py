@@ -170,6 +170,10 @@ def test_without_held_out_models_nothing_is_said_of_transfer() -> None:
     assert said.gain == ""
 
 
+def test_held_out_models_that_had_nothing_right_are_not_called_absent() -> None:
+    assert "no held-out model had a picture right, so whether they transfer" in read(transfer_mean=None).sentence
+
+
 def test_without_a_clean_picture_right_there_is_nothing_to_fool() -> None:
     assert read(transfer_mean=None, white_box_mean=None).sentence.startswith("No model was right on a clean picture")
 

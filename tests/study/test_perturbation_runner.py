@@ -238,7 +238,7 @@ def test_a_picture_that_broke_off_is_noted(
     judging = settings.judging.model_copy(update={"rebuilt": False, "defences": [], "encoder": None})
     folder = run_perturbation(settings.model_copy(update={"judging": judging}), tmp_path / "run", command="test")
     notes = json.loads(RunFolder(folder).metrics.read_text())["notes"]
-    assert "attack: 1 of 3 left alone early, for a gradient was not finite (face-0001)." in notes
+    assert "attack: 1 of 3 left alone early, for the picture or its gradient was not finite (face-0001)." in notes
 
 
 def test_models_that_are_python_objects(settings: PerturbationSettings, tmp_path: Path) -> None:

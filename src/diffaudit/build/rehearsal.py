@@ -1,4 +1,4 @@
-"""What is tried on a blank picture before any work: every model's classes, the loss, the terms, mask and words."""
+"""What is tried before any work, most of it on a blank picture: models, prior, loss, terms, mask, words and labels."""
 
 from collections.abc import Sequence
 
@@ -9,6 +9,8 @@ from diffaudit.build.perturbation_terms import PICTORIAL, build_terms
 from diffaudit.build.victims import LabelledImages
 from diffaudit.candidate import Candidate
 from diffaudit.errors import InvalidSetting
+from diffaudit.judging.image_distances import structural_similarity
+from diffaudit.judging.parts import in_parts
 from diffaudit.judging.perturbed import PerturbationJudge
 from diffaudit.perturbation.mask import grad_cam
 from diffaudit.perturbation.plans import Plans
@@ -16,6 +18,8 @@ from diffaudit.perturbation.scene import Perturber
 from diffaudit.perturbation.words import Words
 from diffaudit.terms import dlr, goal_dlr
 
+ENOUGH = 10
+"""So many pictures that it is no accident where every surrogate has every one wrong."""
 PLACES = {"surrogate": "surrogates", "heldout": "judging.heldout", "sibling": "judging.siblings"}
 
 
@@ -30,14 +34,19 @@ def rehearse(
     """Refuses, before any picture is attacked, what could not be attacked or judged afterwards.
 
     Raises:
-        InvalidSetting: a model that does not answer for each of the pictures' classes, and no others; a loss of more
-            classes than there are; a surrogate without feature maps under a mask of Grad-CAM; names that the prior's
-            text encoder cannot compare; words of a picture's class that are read and that its tokenizer does not know
-            or cuts off; terms that cannot be made, or that the pictures' size does not suit.
+        InvalidSetting: a model that does not answer for each of the pictures' classes, and no others; labels of which
+            no surrogate has one right; pictures that the prior's autoencoder gives back in another size, or that are
+            too small to be compared; a loss of more classes than there are; a surrogate without feature maps under a
+            mask of Grad-CAM; names that the prior's text encoder cannot compare; words of a picture's class that are
+            read and that its tokenizer does not know or cuts off; terms that cannot be made, or that the pictures' size
+            does not suit.
         MissingExtra: a term needs a package that is not installed.
     """
     blank = torch.zeros(1, *pictures.images.shape[1:])
     _require_classes(judge, blank, len(pictures.classes))
+    _require_known_labels(perturber, pictures)
+    _require_the_same_size_back(perturber, blank)
+    structural_similarity(blank, blank)
     if isinstance(settings.loss, s.DlrLoss):
         logits, label = torch.zeros(1, len(pictures.classes)), torch.tensor([0])
         _ = dlr(logits, label) if settings.goal is None else goal_dlr(logits, label, label + 1)
@@ -53,6 +62,24 @@ def rehearse(
         assert alone is not None
         unmoved = torch.zeros(1, len(pictures.classes))
         alone(Candidate(image=blank, source=blank, target=torch.tensor([0]), logits=unmoved), 0)
+
+
+def _require_known_labels(perturber: Perturber, pictures: LabelledImages) -> None:
+    found = [in_parts(model.logits, 64, pictures.images).argmax(1) for model in perturber.surrogates.values()]
+    if len(pictures) >= ENOUGH and not any(bool((classes == pictures.labels).any()) for classes in found):
+        raise InvalidSetting(
+            "images",
+            "be labelled as the surrogates count their classes",
+            f"{len(pictures)} pictures, all of them wrong",
+            "See whether classes are counted from 0 (`images.first_class`), and in which order they are named.",
+        )
+
+
+def _require_the_same_size_back(perturber: Perturber, blank: torch.Tensor) -> None:
+    back = perturber.prior.decode(perturber.prior.encode(blank)).shape
+    if back != blank.shape:
+        found = f"{blank.shape[-1]}, which comes back as {back[-1]}"
+        raise InvalidSetting("images.size", "be a side that the prior's autoencoder gives back", found)
 
 
 def _require_words(perturber: Perturber, labels: Sequence[int]) -> None:

@@ -47,8 +47,9 @@ def _check_inversion(settings: s.InversionSettings) -> None:
 
 
 def _refuse_seen(judges: Mapping[str, object], seen: Collection[str]) -> None:
+    """What is handed over as an object has no name to go by: it is compared with the attack's own once it is there."""
     for name, model in judges.items():
-        if _key(model) in seen:
+        if not isinstance(model, s.GivenModel) and _key(model) in seen:
             raise ThreatModelViolation(
                 f"`judging.{name}` is a model that the attack holds too ({_key(model)}). Judge with another model."
             )

@@ -82,7 +82,7 @@ def recorded_attention(unet: Any, layers: Collection[AttentionLayer]) -> Iterato
             raise InvalidSetting(
                 "layers", "have processors without weights of their own", f"{type(processor).__name__} at {layer.name}"
             )
-    if torch.is_grad_enabled() and unet.is_gradient_checkpointing:
+    if layers and torch.is_grad_enabled() and unet.is_gradient_checkpointing:
         raise InvalidSetting(
             "unet",
             "not recompute its blocks while they are recorded",

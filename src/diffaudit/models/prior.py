@@ -226,7 +226,11 @@ class DiffusionPrior(nn.Module):
 
 
 def _require_fit(autoencoder: Any, unet: Any) -> None:
-    """Refuses latents of other channels than the UNet's, where both say how many they have."""
+    """Refuses a UNet that must be told more than a prompt and a face, and latents of other channels than its own."""
+    if getattr(unet.config, "addition_embed_type", None) not in (None, "text"):
+        rule = "have a UNet that is told of a time and of tokens alone"
+        hint = "One of the SDXL family, which is told of sizes and pooled text too, cannot be used."
+        raise InvalidSetting("prior", rule, unet.config.addition_embed_type, hint)
     given, wanted = getattr(autoencoder, "latent_channels", None), getattr(unet.config, "in_channels", None)
     if None not in (given, wanted) and given != wanted:
         rule = f"have latents of as many channels as the prior's UNet, {wanted}"

@@ -127,28 +127,24 @@ def attack(
         if objective is not None:
             kept = kept_heads(rendered.steps, recording.keep_heads, heads.manual_seed(seed * 1_000_003 + number))
             view = _view(scene, rendered.steps, kept, recording.head_weights)
-            candidate = Candidate(
-                image=image,
-                source=scene.unperturbed,
-                target=scene.labels,
-                logits=logits,
-                attention=view,
-                mask=scene.mask,
-            )
-            scored = objective(candidate, number)
+            scored = objective(_candidate(scene, image, logits, view), number)
             parts = scored.parts
             if scored.value.requires_grad:
                 gradient = gradient + torch.autograd.grad(scored.value.sum(), latents)[0]
+            del view, scored
         # A hinge may answer a picture that is no number with a gradient of 0.
         broken |= moving & ~(_finite(gradient) & _finite(image))
         moving = moving & ~broken
+        # Nothing keeps this iteration's graph while the next one's is built.
+        rendered = rendered.detached()
+        del found, image, acting
         if not bool(moving.any()):
             break
         gradient = torch.where(moving[:, None, None, None], gradient, 0.0)
         if on_iteration is not None:
             on_iteration(Iteration(number, parts, margins, moving))
         stepped = mover(latents.detach(), gradient)
-        stepped = _within(stepped, scene.latents, budget.radius)
+        stepped = _within(stepped, scene.latents, scene.mask, budget.radius)
         latents = torch.where(moving[:, None, None, None], stepped, latents.detach())
         taken += moving
     return Attacked(best.images, best.latents, best.margin, best.distance, taken, broken)
@@ -167,6 +163,17 @@ def _seen(perturber: Perturber, image: Tensor, labels: Tensor, goal: Tensor | No
     return logits.mean(0), torch.stack([fooling(some, labels, goal) for some in logits])
 
 
+def _candidate(scene: Scene, image: Tensor, logits: Tensor, view: AttentionView) -> Candidate:
+    return Candidate(
+        image=image,
+        source=scene.unperturbed,
+        target=scene.labels,
+        logits=logits,
+        attention=view,
+        mask=scene.mask,
+    )
+
+
 def _view(
     scene: Scene,
     steps: Sequence[RawMaps],
@@ -183,10 +190,11 @@ def _view(
     )
 
 
-def _within(latents: Tensor, start: Tensor, radius: float | None) -> Tensor:
-    """The latents, brought back to a root mean square of at most ``radius`` from where they began."""
+def _within(latents: Tensor, start: Tensor, mask: Tensor | None, radius: float | None) -> Tensor:
+    """The latents, brought back until what acts of their change has a root mean square of at most ``radius``."""
     if radius is None:
         return latents
     change = latents - start
-    size = change.square().flatten(1).mean(1).sqrt().clamp(min=torch.finfo(change.dtype).tiny)
+    acting = change if mask is None else mask * change
+    size = acting.square().flatten(1).mean(1).sqrt().clamp(min=torch.finfo(change.dtype).tiny)
     return start + change * (radius / size).clamp(max=1)[:, None, None, None]

@@ -67,7 +67,7 @@ def grad_cam(
 
     Raises:
         InvalidSetting: for no classifier, for one that shows no feature maps: an exported program, a model that ends in
-            tokens; for a threshold outside (0, 1].
+            tokens, or in maps whose channels stand last; for a threshold outside (0, 1].
     """
     if not classifiers:
         raise InvalidSetting("classifiers", "hold at least one classifier", 0)
@@ -101,16 +101,27 @@ def _cam(classifier: Classifier, images: Tensor, target: Tensor) -> Tensor:
     """``(B, 1, h, w)``, not normalised."""
     with torch.enable_grad(), _watched(classifier.model) as outputs:
         logits = classifier.logits(images.detach().requires_grad_())
-        if not outputs or outputs[-1].ndim != 4:
+        if fault := _fault(outputs, images):
             raise InvalidSetting(
                 "classifiers",
                 "show feature maps for Grad-CAM",
-                "one that ends in tokens" if outputs else "one without modules that return any",
+                fault,
                 "Take the mask from attention; a gradient of the image is another thing and is not offered for it.",
             )
         chosen = logits.gather(1, target[:, None]).sum()
         (gradient,) = torch.autograd.grad(chosen, outputs[-1])
     return F.relu((gradient.mean((2, 3), keepdim=True) * outputs[-1].detach()).sum(1, keepdim=True))
+
+
+def _fault(outputs: Sequence[Tensor], images: Tensor) -> str:
+    """Why the last of ``outputs`` is no map of the pictures; empty where it is one."""
+    if not outputs:
+        return "one without modules that return any"
+    last = outputs[-1].shape
+    if len(last) != 4:
+        return "one that ends in tokens"
+    height, width = images.shape[2:]
+    return "" if last[2] * width == last[3] * height else "one whose channels stand last"
 
 
 @contextmanager

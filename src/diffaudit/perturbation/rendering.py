@@ -34,11 +34,19 @@ class Rendered:
 
         Steps that one of both did not record are left out.
         """
+        if len(rows) == len(self.image):
+            return rendered
+        before = self.detached()
         steps = [
-            {layer: found.detach().index_copy(0, rows, later[layer]) for layer, found in step.items()}
-            for step, later in zip(self.steps, rendered.steps, strict=False)
+            {layer: found.index_copy(0, rows, later[layer]) for layer, found in step.items()}
+            for step, later in zip(before.steps, rendered.steps, strict=False)
         ]
-        return Rendered(self.image.detach().index_copy(0, rows, rendered.image), tuple(steps))
+        return Rendered(before.image.index_copy(0, rows, rendered.image), tuple(steps))
+
+    def detached(self) -> "Rendered":
+        """The same, cut from what made it, which need not be kept for it."""
+        steps = tuple({layer: found.detach() for layer, found in step.items()} for step in self.steps)
+        return Rendered(self.image.detach(), steps)
 
 
 def kept_heads(steps: Sequence[RawMaps], keep: float, generator: torch.Generator) -> dict[AttentionLayer, Tensor]:

@@ -88,11 +88,12 @@ def attack_groups(
             others[record.image].append(record)
     attack = sorted((record for record in records if record.row == "attack"), key=lambda record: record.image)
     cards = [_card(run, record, others[record.image], models, word) for record in attack]
+    absent = "right before" if models_of(models, "heldout") else "asked"
     groups = (
         ("Fools every held-out model that was right", [card for card in cards if card.share == 1]),
         ("Fools some held-out models", [card for card in cards if card.share is not None and 0 < card.share < 1]),
         ("Fools no held-out model", [card for card in cards if card.share == 0]),
-        ("No held-out model was right before", [card for card in cards if card.share is None]),
+        (f"No held-out model was {absent}", [card for card in cards if card.share is None]),
     )
     return [AttackGroup(title, tuple(found)) for title, found in groups if found]
 
@@ -187,7 +188,7 @@ def _summary(record: PerturbationRecord, heldout: Sequence[str]) -> str:
     right = sum(record.clean_hits[name] for name in heldout)
     changed = "; deserves another label now" if record.label_kept is False else ""
     if not right:
-        return f"no held-out model was right before{changed}"
+        return f"no held-out model was {'right before' if heldout else 'asked'}{changed}"
     return f"fools {_fooled(record, heldout)} held-out {'model' if right == 1 else 'models'}{changed}"
 
 

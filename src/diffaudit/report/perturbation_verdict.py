@@ -31,9 +31,10 @@ def _sentence(metrics: Json) -> str:
         return "No model was right on a clean picture, so there was nothing to fool."
     surrogates = _models(metrics, "surrogate", "the model that they were made on", "models that they were made on")
     if held is None:
+        nobody = "had a picture right" if _number(metrics, "heldout") else "was judged"
         return (
             f"Changes made in a diffusion latent {change} {surrogates}{toward} in {_share(metrics, 'white_box_mean')} "
-            f"of the pictures that {_they(metrics, 'surrogate')} first got right; no held-out model was judged, so "
+            f"of the pictures that {_they(metrics, 'surrogate')} first got right; no held-out model {nobody}, so "
             "whether they transfer is not known."
         )
     heldout = _models(metrics, "heldout", "a model that the attack never saw", "models that the attack never saw")
@@ -139,9 +140,9 @@ def _cautions(metrics: Json) -> list[str]:
     held = found(metrics, "transfer_mean")
     if held and held["low"] is None:
         said.append("There is one such picture, so nothing is said about others.")
-    lost = metrics["images"] - held["n"] if held else 0
-    if held and lost > 0.2 * metrics["images"]:
-        said.append(f"{lost} of {metrics['images']} pictures are left out: no held-out model had them right.")
+    uncounted = metrics["images"] - held["n"] if held else 0
+    if uncounted > 0.2 * metrics["images"]:
+        said.append(f"{uncounted} of {metrics['images']} pictures are left out: no held-out model had them right.")
     rebuilt, psnr = found(metrics, "reconstruction_psnr"), found(metrics, "psnr")
     kept = found(metrics, "label_kept")
     if kept and kept["value"] < 0.9:
@@ -149,8 +150,8 @@ def _cautions(metrics: Json) -> list[str]:
             f"Only {percent(kept['value'])} of the changed pictures still deserve their label. Of the others another "
             "one is right, and models that give it are not fooled."
         )
-    lost = not metrics.get("residual_added")
-    if lost and rebuilt and psnr and rebuilt["value"] < psnr["value"] + 3:
+    loss_stays = not metrics.get("residual_added")
+    if loss_stays and rebuilt and psnr and rebuilt["value"] < psnr["value"] + 3:
         said.append(
             f"Inversion alone, without an attack, gives the pictures back at {rebuilt['value']:.1f}{NO_BREAK}dB, the "
             f"attack at {psnr['value']:.1f}{NO_BREAK}dB: much of the change is the autoencoder's and the sampler's."

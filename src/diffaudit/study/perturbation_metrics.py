@@ -223,10 +223,10 @@ class _Summary:
         return self._shares([defended_success(record, defence, models) for record in self.records])
 
     def _shares(self, shares: Sequence[float | None]) -> Json | None:
-        kept = [(share, image) for share, image in zip(shares, self._pictures(), strict=True) if share is not None]
-        if not kept:
+        counted = [(share, image) for share, image in zip(shares, self._pictures(), strict=True) if share is not None]
+        if not counted:
             return None
-        votes, images = zip(*kept, strict=True)
+        votes, images = zip(*counted, strict=True)
         return vote_rate(votes, images, resamples=self.resamples, generator=self._generator()).to_json()
 
     def _mean(self, name: str, measure: Callable[[PerturbationRecord], float | None]) -> Json | None:

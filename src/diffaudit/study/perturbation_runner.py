@@ -130,12 +130,13 @@ def _attacked(run: PerturbationRun, pictures: build.LabelledImages, done: Done) 
 
 
 def _left_alone(pictures: build.LabelledImages, done: Done) -> list[str]:
-    """A note on the pictures whose gradient broke off; none where there are none."""
+    """A note on the pictures that broke off; none where there are none."""
     names = [name for name, broken in zip(pictures.names, done.broken.tolist(), strict=True) if broken]
     if not names:
         return []
     some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    return [f"attack: {len(names)} of {len(pictures)} left alone early, for a gradient was not finite ({some})."]
+    why = "for the picture or its gradient was not finite"
+    return [f"attack: {len(names)} of {len(pictures)} left alone early, {why} ({some})."]
 
 
 def _row(
