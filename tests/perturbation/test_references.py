@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from diffaudit.errors import InvalidSetting, MissingExtra
 from diffaudit.models.classifier import Classifier
-from diffaudit.perturbation.references import REFERENCES, MeanLogits, Reference, reference_examples
+from diffaudit.perturbation.references import MeanLogits, Reference, reference_examples
+
+REFERENCES = [Reference(method, budget) for method in ("pgd", "mi-fgsm") for budget in (4, 8, 16)]
 
 
 class RedAgainstGreen(nn.Module):

@@ -14,6 +14,7 @@ from diffaudit.build import build_classifier, victims
 from diffaudit.errors import InvalidSetting, RunConflict, ThreatModelViolation
 from diffaudit.events import Event
 from diffaudit.perturbation.attack import Attacked, attack
+from diffaudit.perturbation.references import Reference
 from diffaudit.records import RunFolder, read_perturbation_records, write_json
 from diffaudit.settings import BundledModel, GivenModel, PerturbationSettings
 from diffaudit.study import perturbation_runner, perturbed_batches
@@ -158,6 +159,33 @@ def test_a_stopped_run_goes_on_to_the_same_bits(finished: Path, settings: Pertur
     assert results(folder) == results(finished)
     # What the first batch took before the stop is not lost.
     assert json.loads(RunFolder(folder).metrics.read_text())["seconds"]["attack"] > float(first["seconds"])
+
+
+def test_reference_attacks_are_not_made_twice(
+    settings: PerturbationSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The power goes when the judges begin; what both attacks made is read back, with the time that it took."""
+    made: list[str] = []
+
+    def upside_down(reference: Reference, surrogates: Any, images: Tensor, *rest: Any, seed: int) -> Tensor:
+        made.append(reference.name)
+        return images.flip(2)
+
+    def stop(event: Event) -> None:
+        if event.stage == "judge":
+            raise PowerCutError
+
+    monkeypatch.setattr(perturbation_runner, "reference_examples", upside_down)
+    asked = PerturbationSettings.model_validate(
+        TINY | {"judging": {"references": [{"method": "pgd", "budget": 4}, {"method": "mi-fgsm", "budget": 4}]}}
+    )
+    with pytest.raises(PowerCutError):
+        run_perturbation(asked, tmp_path, command="test", on_event=stop)
+    run_perturbation(asked, tmp_path, command="test")
+    assert made == ["pgd-4", "mi-fgsm-4"]
+    metrics = json.loads(RunFolder(tmp_path).metrics.read_text())
+    assert set(metrics["references"]) == {"rebuilt", "pgd-4", "mi-fgsm-4"}
+    assert set(metrics["seconds"]) >= {"attack", "pgd-4", "mi-fgsm-4"}
 
 
 @pytest.mark.parametrize(("kind", "name"), [("models", "prior"), ("data", "labels")])

@@ -43,10 +43,6 @@ class Reference:
         return f"{self.method}-{self.budget}"
 
 
-REFERENCES = tuple(Reference(method, budget) for method in ("pgd", "mi-fgsm") for budget in (4, 8, 16))
-"""Those that a run is read against."""
-
-
 def reference_examples(
     reference: Reference,
     surrogates: Sequence[Classifier],

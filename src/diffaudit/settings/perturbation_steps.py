@@ -86,8 +86,9 @@ class Budget(Section):
     """How far a perturbation may go, and which of its iterates is kept.
 
     Attributes:
-        keep: `best`: the iterate that fools the surrogate it fools least by the largest margin, counted up to
-            ``stop_margin``; of equal margins the nearest by perceptual distance. `last`: the last one, as published.
+        keep: `best`: the iterate that fools the surrogate it fools least by the largest margin; of equal margins the
+            nearest by perceptual distance. As an image is left alone at its first iterate that has ``stop_margin``,
+            that one is kept where there is one. `last`: the last one, as published.
         radius: of the latent's change, in the latent's standard deviations per entry (root mean square); null:
             unbounded.
         perceptual: an iterate beyond this perceptual distance is kept only where none is within, and then the nearest;

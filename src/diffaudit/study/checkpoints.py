@@ -1,7 +1,9 @@
-"""Training states on disk: safetensors with a JSON header, written under another name and renamed."""
+"""What a run has made, on disk: safetensors with a JSON header, written under another name and renamed."""
 
 import json
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+SECONDS = "seconds"
+"""Beside what was made once: how long that took."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,3 +71,14 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], *, header: dict[str, in
 def load_tensors(path: Path) -> dict[str, Tensor] | None:
     """Tensors by name, or None where the file does not exist."""
     return load_file(path) if path.exists() else None
+
+
+def made_once(path: Path, make: Callable[[], dict[str, Tensor]]) -> tuple[dict[str, Tensor], float]:
+    """Tensors by name, and the seconds that making them took, in this try or in the one that left them at ``path``."""
+    found = load_tensors(path)
+    if found is None:
+        began = time.perf_counter()
+        found = make()
+        found |= {SECONDS: torch.tensor(time.perf_counter() - began, dtype=torch.float64)}
+        save_tensors(path, found)
+    return {name: value for name, value in found.items() if name != SECONDS}, float(found[SECONDS])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from diffaudit.perturbation.references import Reference, reference_examples
 from diffaudit.perturbation.scene import Perturber
 from diffaudit.records import REBUILT, RunFolder, read_perturbation_records, write_atomically, write_json
 from diffaudit.settings import PerturbationSettings
+from diffaudit.study.checkpoints import made_once
 from diffaudit.study.manifest import begin_manifest, claim, finish_manifest, hold
 from diffaudit.study.paired_sets import Json, set_distances
 from diffaudit.study.perturbation_metrics import perturbation_metrics
@@ -161,20 +163,25 @@ def _row(
 def _references(
     run: PerturbationRun, perturber: Perturber, pictures: build.LabelledImages, goals: Tensor | None
 ) -> Iterator[Perturbed]:
-    """The reference attacks on pixels, on the same surrogates."""
+    """The reference attacks on pixels, on the same surrogates, or what an earlier try made of them."""
     for asked in run.settings.judging.references:
         reference = Reference(asked.method, asked.budget)
         run.watch(Event(f"reference {reference.name}", 0, 0, {}))
-        with run.timed(reference.name):
-            images = reference_examples(
-                reference,
-                list(perturber.surrogates.values()),
-                pictures.images,
-                pictures.labels,
-                goals,
-                seed=run.settings.seed,
-            )
-        yield _row(run, reference.name, images, pictures, goals)
+        path = run.folder.checkpoints / f"{reference.name}.safetensors"
+        make = partial(_examples, run, perturber, pictures, goals, reference)
+        made, run.seconds[reference.name] = made_once(path, make)
+        yield _row(run, reference.name, made["images"], pictures, goals)
+
+
+def _examples(
+    run: PerturbationRun,
+    perturber: Perturber,
+    pictures: build.LabelledImages,
+    goals: Tensor | None,
+    reference: Reference,
+) -> dict[str, Tensor]:
+    surrogates, seed = list(perturber.surrogates.values()), run.settings.seed
+    return {"images": reference_examples(reference, surrogates, pictures.images, pictures.labels, goals, seed=seed)}
 
 
 def _judge(run: PerturbationRun, judge: PerturbationJudge, rows: Sequence[Perturbed]) -> None:

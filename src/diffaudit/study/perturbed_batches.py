@@ -1,7 +1,7 @@
 """The attack of a run, batch by batch: what a batch made is kept, so that a stopped run goes on at its last one."""
 
-import time
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from diffaudit.perturbation.movers import mover_of
 from diffaudit.perturbation.plans import Plans
 from diffaudit.perturbation.scene import Perturber, Scene, prepared
 from diffaudit.study.attention_pictures import attention_of_labels, save_attention
-from diffaudit.study.checkpoints import load_tensors, save_tensors
+from diffaudit.study.checkpoints import made_once
 from diffaudit.study.run import PerturbationRun
 
 
@@ -26,7 +26,7 @@ class Done:
         images: ``(N, 3, H, W) uint8``.
         rebuilt: the same without a perturbation.
         iterations: ``(N,)`` taken.
-        broken: ``(N,)`` whether a gradient that was not finite ended them.
+        broken: ``(N,)`` whether a picture or gradient that was not finite ended them.
         goals: ``(N,)`` classes sought; None where any other class would do.
     """
 
@@ -45,16 +45,10 @@ def perturbed_pictures(
     parts = []
     for number, rows in enumerate(batches):
         path = run.folder.checkpoints / f"batch-{number:05d}.safetensors"
-        kept = load_tensors(path)
-        if kept is None:
-            began = time.perf_counter()
-            kept = _batch(run, perturber, plans, pictures, rows)
-            # Kept with the batch, so that a run that was stopped still knows what its attack took.
-            kept |= {"seconds": torch.tensor([time.perf_counter() - began], dtype=torch.float64)}
-            save_tensors(path, kept)
-        parts.append(kept)
+        part, seconds = made_once(path, partial(_batch, run, perturber, plans, pictures, rows))
+        parts.append(part)
+        run.seconds["attack"] = run.seconds.get("attack", 0.0) + seconds
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    run.seconds["attack"] = float(joined["seconds"].sum())
     return Done(joined["images"], joined["rebuilt"], joined["iterations"], joined["broken"], joined.get("goals"))
 
 
