@@ -144,6 +144,14 @@ def test_an_object_that_cannot_be_copied_is_refused() -> None:
         build.build_classifier(s.GivenModel(), given=given)
 
 
+def test_an_object_whose_weights_cannot_be_seen_is_refused() -> None:
+    """Two such objects of other weights would be taken for one and the same model."""
+    given = nn.Module()
+    given.held = [Small()]  # type: ignore[assignment]
+    with pytest.raises(InvalidSetting, match=r"`target` should have its weights as parameters or buffers\. Found 'Mod"):
+        build.build_classifier(s.GivenModel(), given=given)
+
+
 def test_an_object_that_nobody_handed_over_is_refused() -> None:
     with pytest.raises(InvalidSetting, match="`target` should be handed over as a Python object"):
         build.build_classifier(s.GivenModel())

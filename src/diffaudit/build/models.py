@@ -32,7 +32,7 @@ def build_classifier(setting: s.ClassifierModel, *, given: nn.Module | None = No
     stays as it was. It costs the memory of its parameters and buffers once more.
 
     Raises:
-        InvalidSetting: ``given`` is missing, or cannot be copied; what its kind refuses.
+        InvalidSetting: ``given`` is missing, cannot be copied, or shows no weights; what its kind refuses.
     """
     match setting:
         case s.BundledModel() | s.TrainedModel():
@@ -53,6 +53,9 @@ def build_classifier(setting: s.ClassifierModel, *, given: nn.Module | None = No
             if given is None:
                 rule = "be handed over as a Python object where its kind is `given`"
                 raise InvalidSetting(name, rule, None)
+            if not given.state_dict():
+                hint = "A network kept in a list or a closure is not seen: make it an attribute."
+                raise InvalidSetting(name, "have its weights as parameters or buffers", type(given).__name__, hint)
             return Classifier(_copy(given, name).eval(), size=setting.size, fingerprint=module_fingerprint(given))
         case _:
             assert_never(setting)
