@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from diffaudit.records import (
         PerturbationRecord,
         Record,
+        read_course,
         read_curves,
         read_perturbation_records,
         read_records,
@@ -46,6 +47,7 @@ __all__ = [
     "load_perturbation",
     "load_settings",
     "perturb",
+    "read_course",
     "read_curves",
     "read_perturbation_records",
     "read_records",
@@ -66,6 +68,7 @@ _HOMES = {
     "load_perturbation": "settings",
     "load_settings": "settings",
     "perturb": "api",
+    "read_course": "records",
     "read_curves": "records",
     "read_perturbation_records": "records",
     "read_records": "records",

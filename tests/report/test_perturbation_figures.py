@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.lines import Line2D
 
-from diffaudit.report.perturbation_figures import frontier_figure
+from diffaudit.records import CoursePoint
+from diffaudit.report.perturbation_figures import course_figures, frontier_figure
 
 from .conftest import MakePerturbed
 
@@ -60,3 +61,18 @@ def test_what_is_rebuilt_is_marked_and_joined_to_nothing(make_perturbed: MakePer
 
 def test_without_held_out_models_there_is_no_frontier(make_perturbed: MakePerturbed) -> None:
     assert frontier_figure(metrics(make_perturbed, models={"seen": "surrogate"})) is None
+
+
+def test_the_course_is_drawn_in_percent_with_a_line_a_surrogate() -> None:
+    points = [
+        CoursePoint(step=0, moving=1.0, fooled={"one": 0.0, "two": None}, parts={"layout": 4.0}),
+        CoursePoint(step=1, moving=0.5, fooled={"one": 0.25, "two": None}, parts={"layout": 5.0}),
+        CoursePoint(step=2, moving=0.0, fooled={"one": 0.75, "two": None}, parts={}),
+    ]
+    drawn = course_figures(points)
+    assert list(drawn) == ["fooled", "moving", "term-layout"]
+    one, two = drawn["fooled"][1].axes[0].lines
+    assert (one.get_label(), coordinates(one, 1)) == ("one", [0, 25, 75])
+    assert np.isnan(coordinates(two, 1)).all()
+    assert coordinates(drawn["moving"][1].axes[0].lines[0], 1) == [100, 50, 0]
+    assert coordinates(drawn["term-layout"][1].axes[0].lines[0], 1)[:2] == [4, 5]

@@ -15,7 +15,7 @@ from diffaudit.errors import InvalidSetting, RunConflict, ThreatModelViolation
 from diffaudit.events import Event
 from diffaudit.perturbation.attack import Attacked, attack
 from diffaudit.perturbation.references import Reference
-from diffaudit.records import RunFolder, read_perturbation_records, write_json
+from diffaudit.records import RunFolder, read_course, read_perturbation_records, write_json
 from diffaudit.settings import BundledModel, GivenModel, PerturbationSettings
 from diffaudit.study import perturbation_runner, perturbed_batches
 from diffaudit.study.checkpoints import load_tensors
@@ -117,6 +117,18 @@ def test_the_measures_and_the_page_are_there(finished: Path) -> None:
     assert manifest["data"].keys() == {"pictures", "labels", "class names"}
     assert all(words.endswith("hair") for words in manifest["class_names"].values())
     assert "Perturbation audit" in RunFolder(finished).report.read_text()
+
+
+def test_how_the_attack_went_is_written_down_and_drawn(finished: Path) -> None:
+    """Two steps: three points, of which the last takes no further one."""
+    points = read_course(RunFolder(finished).curves)
+    assert [point.step for point in points] == [0, 1, 2]
+    assert [point.moving for point in points] == [1, 1, 0]
+    assert list(points[0].fooled) == ["residual", "plain", "squeeze"]
+    assert set(points[0].fooled.values()) <= {0.0, None}  # what is lost is added back: nothing was changed yet
+    assert [set(point.parts) for point in points] == [{"entropy"}, {"entropy"}, set()]
+    assert (finished / "figures" / "fooled.svg").is_file()
+    assert 'id="course"' in RunFolder(finished).report.read_text()
 
 
 def test_the_distance_is_judged_by_a_network_that_the_attack_never_saw(finished: Path) -> None:

@@ -42,6 +42,7 @@ class Attacked:
         distance: ``(B,)`` perceptual distance to the picture.
         iterations: ``(B,)`` taken until the picture was left alone.
         broken: ``(B,)`` whether it was left alone because its gradient, or the picture itself, was not finite.
+        margins: ``(M, B)`` by which each surrogate was fooled when the picture was looked at last.
     """
 
     images: Tensor
@@ -50,6 +51,7 @@ class Attacked:
     distance: Tensor
     iterations: Tensor
     broken: Tensor
+    margins: Tensor
 
 
 def fooling(logits: Tensor, labels: Tensor, goal: Tensor | None) -> Tensor:
@@ -147,7 +149,7 @@ def attack(
         stepped = _within(stepped, scene.latents, scene.mask, budget.radius)
         latents = torch.where(moving[:, None, None, None], stepped, latents.detach())
         taken += moving
-    return Attacked(best.images, best.latents, best.margin, best.distance, taken, broken)
+    return Attacked(best.images, best.latents, best.margin, best.distance, taken, broken, margins)
 
 
 def _finite(values: Tensor) -> Tensor:

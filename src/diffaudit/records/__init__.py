@@ -11,11 +11,19 @@ from diffaudit.records.inversion import (
     read_health,
     read_records,
 )
-from diffaudit.records.perturbation import REBUILT, PerturbationRecord, picture_path, read_perturbation_records
+from diffaudit.records.perturbation import (
+    REBUILT,
+    CoursePoint,
+    PerturbationRecord,
+    picture_path,
+    read_course,
+    read_perturbation_records,
+)
 
 __all__ = [
     "REBUILT",
     "ROWS",
+    "CoursePoint",
     "CurvePoint",
     "HealthPoint",
     "JudgeVote",
@@ -24,6 +32,7 @@ __all__ = [
     "RunFolder",
     "append_lines",
     "picture_path",
+    "read_course",
     "read_curves",
     "read_health",
     "read_perturbation_records",

@@ -74,6 +74,28 @@ class PerturbationRecord:
         return json.dumps(values, allow_nan=False)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CoursePoint:
+    """Where an attack stood after so many steps, over all pictures of the run.
+
+    Attributes:
+        step: taken before, from 0: nothing was perturbed yet.
+        moving: the share of the pictures that take one more.
+        fooled: by surrogate, the share of the pictures that fool it, of those that it had right before the attack. A
+            picture that moves no more counts as it was when it was looked at last. None where it had none right.
+        parts: unweighted terms, means over the pictures that move.
+    """
+
+    step: int
+    moving: float
+    fooled: dict[str, float | None]
+    parts: dict[str, float]
+
+    def to_json(self) -> str:
+        """One line, keys in order of declaration; NaN and infinity are refused."""
+        return json.dumps(asdict(self), allow_nan=False)
+
+
 def picture_path(row: str, image: int) -> str:
     """Where the judged picture of a row lies, relative to the run; the row of clean pictures is ``clean``.
 
@@ -86,3 +108,8 @@ def picture_path(row: str, image: int) -> str:
 def read_perturbation_records(path: Path) -> list[PerturbationRecord]:
     """All records of a run, in file order; a last line cut off by a kill is passed over."""
     return [PerturbationRecord.from_json(line) for line in whole_lines(path)]
+
+
+def read_course(path: Path) -> list[CoursePoint]:
+    """How a perturbation went, step by step; empty for a run that did not write it down."""
+    return [CoursePoint(**json.loads(line)) for line in whole_lines(path)] if path.exists() else []

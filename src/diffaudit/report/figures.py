@@ -118,21 +118,29 @@ def curve_figures(curves: Sequence[CurvePoint]) -> dict[str, tuple[str, Figure]]
     """
     if not curves:
         return {}
+    stages = [point.stage for point in curves]
     terms = dict.fromkeys(name for point in curves for name in point.parts)
-    figures = {
-        f"term-{_stem(name)}": (name, _curve(curves, name, {"": [point.parts.get(name) for point in curves]}))
-        for name in terms
-    }
+    figures = term_figures({name: [point.parts.get(name) for point in curves] for name in terms}, stages)
     weights = dict.fromkeys(name for point in curves for name in point.weights)
     if weights:
         lines = {name: [point.weights.get(name) for point in curves] for name in weights}
-        figures["weights"] = ("weights in force", _curve(curves, "weights in force", lines, smooth=False))
+        figures["weights"] = ("weights in force", panel("weights in force", lines, stages=stages))
     for stem, title, line in (
         ("accuracy", "target accuracy of the batch", [point.target_accuracy for point in curves]),
         ("gradient", "gradient norm, before clipping", [point.gradient_norm for point in curves]),
     ):
-        figures[stem] = (title, _curve(curves, title, {"": line}))
+        figures[stem] = (title, panel(title, {"": line}, smooth=True, stages=stages))
     return figures
+
+
+def term_figures(
+    terms: Mapping[str, Sequence[float | None]], stages: Sequence[str] = ()
+) -> dict[str, tuple[str, Figure]]:
+    """A small figure for every term, by file stem, with its title."""
+    return {
+        f"term-{_stem(name)}": (name, panel(name, {"": line}, smooth=True, stages=stages))
+        for name, line in terms.items()
+    }
 
 
 def inline_svg(figure: Figure, title: str) -> str:
@@ -161,9 +169,12 @@ def save_figure(figure: Figure, folder: Path, stem: str) -> None:
     figure.savefig(folder / f"{stem}.png", dpi=160, facecolor="white", metadata={"Software": None})
 
 
-def _curve(
-    curves: Sequence[CurvePoint], title: str, lines: Mapping[str, Sequence[float | None]], *, smooth: bool = True
+def panel(
+    title: str, lines: Mapping[str, Sequence[float | None]], *, smooth: bool = False, stages: Sequence[str] = ()
 ) -> Figure:
+    """A small figure of ``lines`` by name over steps; with ``smooth`` their running means too, a mark a new stage."""
+    begins = _stage_begins(stages)
+    steps = max(len(values) for values in lines.values())
     with rc_context(STYLE):
         figure = Figure(figsize=(3.5, 2.0), layout="constrained")
         axes = figure.add_subplot()
@@ -173,12 +184,12 @@ def _curve(
             colour = SERIES[number % len(SERIES)]
             if smooth and np.isfinite(column).sum() > 20:
                 _plot(axes, column, color=colour, linewidth=0.7, alpha=0.3)
-                _plot(axes, smoothed(column, _stage_begins(curves)), color=colour, linewidth=1.6)
+                _plot(axes, smoothed(column, begins), color=colour, linewidth=1.6)
             else:
                 _plot(axes, column, color=colour, linewidth=1.6, label=name)
-        _mark_stages(axes, curves)
-        axes.set_title(title, pad=14 if len(_stage_begins(curves)) > 1 else 6)
-        axes.set_xlim(0, max(1, len(curves) - 1))
+        _mark_stages(axes, stages)
+        axes.set_title(title, pad=14 if len(begins) > 1 else 6)
+        axes.set_xlim(0, max(1, steps - 1))
         axes.margins(y=0.12)
         axes.locator_params(axis="both", nbins=4)
         if len(lines) > 1:
@@ -205,18 +216,18 @@ def smoothed(column: Floats, begins: Sequence[int]) -> Floats:
     return np.concatenate(parts)
 
 
-def _stage_begins(curves: Sequence[CurvePoint]) -> list[int]:
-    return [0, *(step for step in range(1, len(curves)) if curves[step].stage != curves[step - 1].stage)]
+def _stage_begins(stages: Sequence[str]) -> list[int]:
+    return [0, *(step for step in range(1, len(stages)) if stages[step] != stages[step - 1])]
 
 
-def _mark_stages(axes: Axes, curves: Sequence[CurvePoint]) -> None:
-    begins = _stage_begins(curves)
+def _mark_stages(axes: Axes, stages: Sequence[str]) -> None:
+    begins = _stage_begins(stages)
     for begin in begins:
         if begin:
             axes.axvline(begin, color=FAINT, linewidth=0.8, linestyle=(0, (2, 2)))
         if len(begins) > 1:
             axes.annotate(
-                curves[begin].stage,
+                stages[begin],
                 (begin, 1),
                 (2, 2),
                 xycoords=("data", "axes fraction"),

@@ -6,10 +6,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from diffaudit.records import read_perturbation_records
+from diffaudit.records import read_course, read_perturbation_records
 from diffaudit.report.figures import inline_svg, save_figure
 from diffaudit.report.page import Card, duration, finished_run, write_run_page, write_tables
-from diffaudit.report.perturbation_figures import frontier_figure
+from diffaudit.report.perturbation_figures import course_figures, frontier_figure
 from diffaudit.report.perturbation_pictures import GAIN, attack_groups
 from diffaudit.report.perturbation_tables import (
     attacks_table,
@@ -39,6 +39,9 @@ def write_perturbation_report(run: Path) -> Path:
     frontier = frontier_figure(metrics)
     if frontier is not None:
         save_figure(frontier, folder.path / "figures", "frontier")
+    course = course_figures(read_course(folder.curves))
+    for stem, (_, figure) in course.items():
+        save_figure(figure, folder.path / "figures", stem)
 
     return write_run_page(
         folder,
@@ -59,6 +62,7 @@ def write_perturbation_report(run: Path) -> Path:
             manifest.get("class_names"),
         ),
         gain=GAIN,
+        course=[Markup(inline_svg(figure, title)) for title, figure in course.values()],
         glossary=(*SUCCESS, *KEPT, CLEAN, *DISTANCES),
     )
 

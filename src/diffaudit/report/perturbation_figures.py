@@ -1,12 +1,13 @@
-"""The headline figure of a perturbation: its attack on the frontier, among the references."""
+"""The figures of a perturbation: its attack on the frontier, among the references, and how it went step by step."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from diffaudit.records import REBUILT
+from diffaudit.records import REBUILT, CoursePoint
+from diffaudit.report.figures import panel, term_figures
 from diffaudit.report.frontier import Point, Series, frontier
 from diffaudit.report.perturbation_wording import attack_family, attack_title, headline
 from diffaudit.report.wording import Measure, found
@@ -43,3 +44,25 @@ def reference_series(rows: Iterable[tuple[str, Json]], success: Measure) -> list
             (rebuilt if row == REBUILT else families[family]).append(point)
     series = [Series(family, tuple(points), joined=True) for family, points in families.items()]
     return [*series, Series(attack_title(REBUILT), tuple(rebuilt), marker="D", faint=True)] if rebuilt else series
+
+
+def course_figures(points: Sequence[CoursePoint]) -> dict[str, tuple[str, Figure]]:
+    """Small figures by file stem, each with its title: surrogates fooled, pictures that still move, every term.
+
+    >>> course_figures([])
+    {}
+    """
+    if not points:
+        return {}
+
+    def percent(shares: Iterable[float | None]) -> list[float | None]:
+        return [None if share is None else 100 * share for share in shares]
+
+    fooled = {name: percent(point.fooled[name] for point in points) for name in points[0].fooled}
+    moving = percent(point.moving for point in points)
+    terms = dict.fromkeys(name for point in points for name in point.parts)
+    return {
+        "fooled": ("surrogates fooled, %", panel("surrogates fooled, %", fooled)),
+        "moving": ("pictures that still move, %", panel("pictures that still move, %", {"": moving})),
+        **term_figures({name: [point.parts.get(name) for point in points] for name in terms}),
+    }

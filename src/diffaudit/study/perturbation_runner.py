@@ -13,8 +13,16 @@ from diffaudit.judging.perturbed import PerturbationJudge, Perturbed
 from diffaudit.models.fingerprints import module_fingerprint, tensor_fingerprint, text_fingerprint
 from diffaudit.perturbation.references import Reference, reference_examples
 from diffaudit.perturbation.scene import Perturber
-from diffaudit.records import REBUILT, RunFolder, read_perturbation_records, write_atomically, write_json
+from diffaudit.records import (
+    REBUILT,
+    PerturbationRecord,
+    RunFolder,
+    read_perturbation_records,
+    write_atomically,
+    write_json,
+)
 from diffaudit.settings import PerturbationSettings
+from diffaudit.study.attack_course import course
 from diffaudit.study.checkpoints import made_once
 from diffaudit.study.manifest import begin_manifest, claim, finish_manifest, hold
 from diffaudit.study.paired_sets import Json, set_distances
@@ -83,6 +91,7 @@ def run_perturbation(
             notes += _left_alone(pictures, done)
     seconds = run.spent()
     records = read_perturbation_records(run.folder.records)
+    _tell_course(run, perturber, records, done)
     models = {name: model.fingerprint for name, model in judge.models.items()} | models
     models |= {"judging perceptual": module_fingerprint(judge.perceptual)}
     models |= {} if judge.encoder is None else {"judging encoder": judge.encoder.fingerprint}
@@ -188,6 +197,14 @@ def _judge(run: PerturbationRun, judge: PerturbationJudge, rows: Sequence[Pertur
     """Writes the records of all rows at once."""
     found = judge.records(rows, seed=run.settings.seed, batch=run.settings.batch)
     write_atomically(run.folder.records, "".join(record.to_json() + "\n" for record in found))
+
+
+def _tell_course(run: PerturbationRun, perturber: Perturber, records: Sequence[PerturbationRecord], done: Done) -> None:
+    """Writes down how the attack went, step by step."""
+    attack = [record for record in records if record.row == "attack"]
+    right = {name: [record.clean_hits[name] for record in attack] for name in perturber.surrogates}
+    points = course(done.course, right)
+    write_atomically(run.folder.curves, "".join(point.to_json() + "\n" for point in points))
 
 
 def _as_sets(

@@ -13,6 +13,7 @@ from diffaudit.perturbation.attack import Iteration, attack
 from diffaudit.perturbation.movers import mover_of
 from diffaudit.perturbation.plans import Plans
 from diffaudit.perturbation.scene import Perturber, Scene, prepared
+from diffaudit.study.attack_course import seen_course
 from diffaudit.study.attention_pictures import attention_of_labels, save_attention
 from diffaudit.study.checkpoints import made_once
 from diffaudit.study.run import PerturbationRun
@@ -28,6 +29,7 @@ class Done:
         iterations: ``(N,)`` taken.
         broken: ``(N,)`` whether a picture or gradient that was not finite ended them.
         goals: ``(N,)`` classes sought; None where any other class would do.
+        course: by name, what the iterations saw (:func:`.seen_course`).
     """
 
     images: Tensor
@@ -35,6 +37,7 @@ class Done:
     iterations: Tensor
     broken: Tensor
     goals: Tensor | None
+    course: dict[str, Tensor]
 
 
 def perturbed_pictures(
@@ -49,7 +52,14 @@ def perturbed_pictures(
         parts.append(part)
         run.seconds["attack"] = run.seconds.get("attack", 0.0) + seconds
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return Done(joined["images"], joined["rebuilt"], joined["iterations"], joined["broken"], joined.get("goals"))
+    return Done(
+        images=joined.pop("images"),
+        rebuilt=joined.pop("rebuilt"),
+        iterations=joined.pop("iterations"),
+        broken=joined.pop("broken"),
+        goals=joined.pop("goals", None),
+        course=joined,
+    )
 
 
 def _batch(
@@ -68,7 +78,10 @@ def _batch(
     goal = build.goal_of(settings, scene)
     before = int(rows[0])
 
+    iterations: list[Iteration] = []
+
     def note(iteration: Iteration) -> None:
+        iterations.append(iteration)
         parts = {name: float(values.mean()) for name, values in iteration.parts.items()}
         fooled = float((iteration.margins.min(0).values > 0).float().mean())
         run.watch(
@@ -101,7 +114,8 @@ def _batch(
         "iterations": found.iterations,
         "broken": found.broken,
     }
-    return kept if goal is None else kept | {"goals": goal}
+    kept |= {} if goal is None else {"goals": goal}
+    return kept | seen_course(iterations, found.margins, plans.budget.iterations)
 
 
 def _save_attention(
