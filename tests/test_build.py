@@ -221,6 +221,13 @@ def test_a_torchvision_model_is_normalised_as_imagenet_is(pretend: Callable[[str
     torch.testing.assert_close(features, torch.tensor([expected]))
 
 
+@pytest.mark.parametrize("kind", [s.TimmModel, s.TorchvisionModel])
+def test_published_weights_have_their_own_classes(kind: type[s.TimmModel] | type[s.TorchvisionModel]) -> None:
+    """Of another number the last layer would be drawn at random, and audited."""
+    with pytest.raises(ValueError, match=r"`num_classes` should be left out where `weights` is null\. Found 20\."):
+        kind(name="small", num_classes=20)
+
+
 def setting_of(library: str, weights: Path) -> s.TimmModel | s.TorchvisionModel:
     kind = s.TimmModel if library == "timm" else s.TorchvisionModel
     return kind(name="small", weights=weights, num_classes=7)
@@ -545,6 +552,30 @@ def album(tmp_path: Path) -> Path:
 def numbers(images: Tensor) -> list[int]:
     found: list[int] = images[:, 0, 0, 0].tolist()
     return found
+
+
+def test_a_name_that_nobody_bears_is_refused(album: Path) -> None:
+    """Passed over, a slip of the pen in `exclude` would put everybody after it into another class."""
+    for slip in ({"exclude": ["P1"]}, {"include": ["p0", "p9"]}):
+        section = s.PictureFolders.model_validate({"folders": [album, album], "size": 8} | slip)
+        with pytest.raises(InvalidSetting, match=r"`include and exclude` should name people of .*album. Found 'P1|p9'"):
+            build.opened(section)
+
+
+def test_private_people_are_the_targets_classes_and_have_two_pictures_each(
+    tiny_values: dict[str, Any], album: Path
+) -> None:
+    tiny_values["judging"]["private"] = {"kind": "folders", "folders": [str(album)]}
+    settings = check_settings(tiny_values)
+    build.check_people(settings, 3)
+    for classes in (2, 4):
+        with pytest.raises(InvalidSetting, match=rf"every class of the target and nobody else, {classes}\. Found 3"):
+            build.check_people(settings, classes)
+    for number in range(3):
+        (album / "p1" / f"{number}.png").unlink()
+    with pytest.raises(InvalidSetting, match=r"every person in two pictures or more\. Found '1 with fewer: p1'"):
+        build.check_people(settings, 3)
+    build.check_people(check_settings(tiny_values | {"reference_rows": False}), 3)
 
 
 def test_public_folders_are_read_one_after_another_without_the_excluded(album: Path) -> None:

@@ -47,7 +47,7 @@ class Runs:
         if name in self.failing:
             raise self.failing[name]
         source = self.made / "runs" / name
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for path in source.iterdir():
             (folder / path.name).write_bytes(path.read_bytes())
         others["on_event"](Event("embed", 1, 2, {"id": 0.5}))
@@ -157,10 +157,22 @@ def test_runs_made_with_other_settings_are_refused_before_any_work(
     load: Load, ablation_values: dict[str, Any], runs: Runs, tmp_path: Path
 ) -> None:
     folder = tmp_path / "out"
-    (folder / "runs" / "rollout-B" / "1").mkdir(parents=True)
-    (folder / "runs" / "rollout-B" / "1" / "settings.yaml").write_text("name: other\n")
+    other = folder / "runs" / "rollout-B" / "1"
+    (other / "checkpoints").mkdir(parents=True)
+    (other / "settings.yaml").write_text("name: other\n")
+    (other / "checkpoints" / "training.safetensors").touch()
     with pytest.raises(RunConflict, match=r"1 folders hold runs made with other settings: .*rollout-B"):
         run_ablation(load(ablation_values), folder, command="test")
     with pytest.raises(InvalidSetting, match=r"`workers` should be a positive integer. Found 0\."):
         run_ablation(load(ablation_values), folder, command="test", workers=0)
     assert runs.calls == []
+
+
+def test_what_was_refused_before_it_had_begun_is_taken_with_other_settings(
+    load: Load, ablation_values: dict[str, Any], runs: Runs, tmp_path: Path
+) -> None:
+    begun = tmp_path / "out" / "runs" / "rollout-B" / "1"
+    begun.mkdir(parents=True)
+    (begun / "settings.yaml").write_text("name: other\n")
+    run_ablation(load(ablation_values), tmp_path / "out", command="test")
+    assert "rollout-B/1" in runs.calls

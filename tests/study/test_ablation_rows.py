@@ -93,7 +93,7 @@ def test_every_fault_is_told_at_once(load: Load, ablation_values: dict[str, Any]
         {"name": "oracle", "set": {"stages.0.batch": 2}},
     ]
     ablation_values |= {
-        "contrasts": [{"row": "B", "against": "rollout-baseline"}],
+        "contrasts": [{"row": "B", "against": "rollout-baseline"}, {"row": "upper", "against": "rollout-B"}],
         "tables": {"weighting": ["D"]},
         "seeds": [1, 1],
     }
@@ -108,6 +108,7 @@ def test_every_fault_is_told_at_once(load: Load, ablation_values: dict[str, Any]
         "`rows` should name each once. Found ['rollout-b'] more than once.",
         "`seeds` should name each once. Found [1] more than once.",
         "`contrasts` should name rows with their mode, such as rollout-baseline. Found ['B'].",
+        "`contrasts` should name rows whose images have partners. Found ['upper']: photographs.",
         "`tables.weighting` should name rows. Found ['D'].",
     ):
         assert words in found

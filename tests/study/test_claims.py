@@ -92,6 +92,14 @@ def test_each_kind_of_claim_finds_its_measure() -> None:
     assert (found["A", "judge_accuracy"]["verdict"], found["A", "judge_accuracy"]["why"]) == (None, "not measured")
 
 
+def test_one_seed_has_no_interval_and_decides_nothing() -> None:
+    rows = [row("baseline", baseline=True, variation=[{"cls": 0.2}]), row("D", variation=[{"cls": 0.1}])]
+    rows = [one | {"seeds": [0]} for one in rows]
+    (steadier,) = [claim for claim in judged_claims(rows) if claim["metric"] == "variation"]
+    assert (steadier["measured"]["value"], steadier["measured"]["low"]) == (-0.5, None)
+    assert (steadier["verdict"], steadier["why"]) == ("undecided", "there is no interval")
+
+
 def test_a_claim_is_judged_in_every_mode_that_has_its_row() -> None:
     gain = {"difference": 0.04, "low": 0.02, "high": 0.06, "same_sign": True, "p_corrected": 0.01, "relative": None}
     rows = [row("B", judge_accuracy=gain), row("B", judge_accuracy=gain) | {"mode": "one_step"}]

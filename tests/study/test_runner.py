@@ -287,7 +287,7 @@ def test_too_few_private_people_are_told_before_the_attack(tiny_values: dict[str
         for number in range(2):
             Image.new("RGB", (64, 64), (40 * number, 0, 0)).save(tmp_path / "people" / name / f"{number}.png")
     tiny_values["judging"]["private"] = {"kind": "folders", "folders": [str(tmp_path / "people")]}
-    with pytest.raises(InvalidSetting, match=r"`judging.private` should show every class of the target, 100. Found 2"):
+    with pytest.raises(InvalidSetting, match=r"`judging.private` should show every class .* 100\. Found 2"):
         run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")
     assert not (tmp_path / "run" / "checkpoints").exists()
 

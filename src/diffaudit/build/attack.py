@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from diffaudit import settings as s
+from diffaudit.build.gradients import require_gradient
 from diffaudit.build.terms import build_bank, build_entries
 from diffaudit.errors import InvalidSetting
 from diffaudit.inversion.attacker import Attacker
@@ -52,7 +53,13 @@ def build_objective(settings: s.InversionSettings, attacker: Attacker, embedding
 
 
 def build_state(settings: s.InversionSettings, attacker: Attacker, anchors: Tensor) -> TrainingState:
-    """All that a run trains, at its start; ``anchors (n, D)`` are where the label embeddings begin."""
+    """All that a run trains, at its start; ``anchors (n, D)`` are where the label embeddings begin.
+
+    Raises:
+        InvalidSetting: the target, or the encoder of the identity terms, has no gradient to follow; fewer public
+            pictures than candidates that should begin at different ones.
+    """
+    _require_what_is_needed(settings, attacker)
     public, words = attacker.public.embeddings, attacker.prior.words
     embedding = build_embedding(settings.embedding, anchors, public, seed=settings.seed, words=words)
     check_embedding_fits(attacker.prior, embedding)
@@ -62,6 +69,18 @@ def build_state(settings: s.InversionSettings, attacker: Attacker, anchors: Tens
     bank = build_bank(settings.terms, used_groups(settings), attacker)
     rate = settings.weighting.rate if isinstance(settings.weighting, s.UncertaintyWeights) else None
     return TrainingState(embedding, attacker, objective, bank, sigma_rate=rate)
+
+
+def _require_what_is_needed(settings: s.InversionSettings, attacker: Attacker) -> None:
+    used, picture = used_groups(settings), attacker.public.at(torch.zeros(1, dtype=torch.long))
+    if "cls" in used:
+        require_gradient("attack.target", attacker.classifier.logits, picture)
+    if "id" in used:
+        require_gradient("attack.encoder", attacker.encoder, picture)
+    sampling = settings.sampling
+    if sampling.sources == "spread" and sampling.candidates > len(attacker.public):
+        rule = f"be at most the number of public pictures, {len(attacker.public)}, where sources are spread"
+        raise InvalidSetting("sampling.candidates", rule, sampling.candidates)
 
 
 def used_groups(settings: s.InversionSettings) -> tuple[s.Group, ...]:

@@ -50,10 +50,19 @@ def private_pictures(setting: s.PrivatePictures) -> PrivatePictures:
 
 
 def opened(setting: s.PictureFolders) -> list[ImageFolder]:
-    """The folders of a section with its inclusions, exclusions and halves applied."""
+    """The folders of a section with its inclusions, exclusions and halves applied.
+
+    Raises:
+        InvalidSetting: a name is included or excluded that no folder has; what :func:`.open_folder` refuses.
+    """
+    found = [open_folder(path) for path in setting.folders]
+    known = {name for folder in found for name in folder.names}
+    unknown = sorted({*(setting.include or ()), *setting.exclude} - known)
+    if unknown:
+        where = ", ".join(map(str, setting.folders))
+        raise InvalidSetting("include and exclude", f"name people of {where}", ", ".join(unknown[:5]))
     folders = []
-    for path in setting.folders:
-        folder = open_folder(path)
+    for folder in found:
         names = [
             n for n in folder.names if (setting.include is None or n in setting.include) and n not in setting.exclude
         ]

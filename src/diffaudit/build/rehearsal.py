@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from diffaudit import settings as s
+from diffaudit.build.gradients import require_gradient
 from diffaudit.build.perturbation_terms import PICTORIAL, build_terms
 from diffaudit.build.victims import LabelledImages
 from diffaudit.candidate import Candidate
@@ -34,16 +35,18 @@ def rehearse(
     """Refuses, before any picture is attacked, what could not be attacked or judged afterwards.
 
     Raises:
-        InvalidSetting: a model that does not answer for each of the pictures' classes, and no others; labels of which
-            no surrogate has one right; pictures that the prior's autoencoder gives back in another size, or that are
-            too small to be compared; a loss of more classes than there are; a surrogate without feature maps under a
-            mask of Grad-CAM; names that the prior's text encoder cannot compare; words of a picture's class that are
-            read and that its tokenizer does not know or cuts off; terms that cannot be made, or that the pictures' size
-            does not suit.
+        InvalidSetting: a model that does not answer for each of the pictures' classes, and no others; a surrogate
+            without a gradient to follow; labels of which no surrogate has one right; pictures that the prior's
+            autoencoder gives back in another size, or that are too small to be compared; a loss of more classes than
+            there are; a surrogate without feature maps under a mask of Grad-CAM; names that the prior's text encoder
+            cannot compare; words of a picture's class that are read and that its tokenizer does not know or cuts off;
+            terms that cannot be made, or that the pictures' size does not suit.
         MissingExtra: a term needs a package that is not installed.
     """
     blank = torch.zeros(1, *pictures.images.shape[1:])
     _require_classes(judge, blank, len(pictures.classes))
+    for name, model in perturber.surrogates.items():
+        require_gradient(f"surrogates.{name}", model.logits, blank)
     _require_known_labels(perturber, pictures)
     _require_the_same_size_back(perturber, blank)
     structural_similarity(blank, blank)

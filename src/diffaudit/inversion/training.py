@@ -96,6 +96,7 @@ def train_stage(
             value = float(scored.value.detach().mean())
             counted = {group: weight * shares.get(group, 1.0) for group, weight in weights.items()}
             on_step(StepReport(plan.name, step, parts, counted, value, float(norm), hits, health), optimiser)
+        del candidate, scored, loss  # no graph of this step is kept while the next picture is drawn
 
 
 @contextmanager

@@ -31,6 +31,15 @@ class ExportedModel(Section):
     allow_code: bool = False
 
 
+def _require_weights_of_other_classes(weights: Path | None, num_classes: int | None) -> None:
+    """Published weights have classes of their own: with another number of them the last layer would be a random one."""
+    if weights is None and num_classes is not None:
+        raise ValueError(
+            f"`num_classes` should be left out where `weights` is null. Found {num_classes}. Name the checkpoint that "
+            "has so many classes."
+        )
+
+
 class TimmModel(Section):
     """A model of the timm library, with a checkpoint of yours or its published weights."""
 
@@ -38,6 +47,11 @@ class TimmModel(Section):
     name: str
     weights: Path | None = None
     num_classes: Positive | None = None
+
+    @model_validator(mode="after")
+    def _published_weights_know_their_own_classes(self) -> Self:
+        _require_weights_of_other_classes(self.weights, self.num_classes)
+        return self
 
 
 class TorchvisionModel(Section):
@@ -48,6 +62,11 @@ class TorchvisionModel(Section):
     weights: Path | None = None
     num_classes: Positive | None = None
     size: Positive = 224
+
+    @model_validator(mode="after")
+    def _published_weights_know_their_own_classes(self) -> Self:
+        _require_weights_of_other_classes(self.weights, self.num_classes)
+        return self
 
 
 class EfficientNetLite(Section):

@@ -19,8 +19,9 @@ from diffaudit import build
 from diffaudit.errors import DiffauditError, InvalidSetting, RunConflict
 from diffaudit.events import Event
 from diffaudit.records import RunFolder, write_json
-from diffaudit.settings import AuditSettings, InversionSettings, PerturbationSettings, dump_settings
+from diffaudit.settings import AuditSettings, InversionSettings, PerturbationSettings
 from diffaudit.study.ablation_table import ablation_table
+from diffaudit.study.manifest import may_be_taken
 from diffaudit.study.perturbation_runner import run_perturbation
 from diffaudit.study.planned_rows import Ablation, run_folder
 from diffaudit.study.public_cache import PublicCache
@@ -94,11 +95,7 @@ def planned_runs(ablation: Ablation, folder: Path) -> list[PlannedRun]:
 def _refuse_at_the_door(ablation: Ablation, runs: Sequence[PlannedRun]) -> None:
     for row in ablation.rows:
         build.check_door(row.settings)
-    other = [
-        str(run.folder)
-        for run in runs
-        if (path := RunFolder(run.folder).settings).is_file() and path.read_text() != dump_settings(run.settings)
-    ]
+    other = [str(run.folder) for run in runs if not may_be_taken(RunFolder(run.folder), run.settings)]
     if other:
         raise RunConflict(
             f"{len(other)} folders hold runs made with other settings: {', '.join(other[:3])}"

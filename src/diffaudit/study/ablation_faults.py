@@ -9,6 +9,9 @@ from diffaudit.settings import InversionSettings
 from diffaudit.study.ablation_settings import AnyAblation, InversionRow, PerturbationAblation
 from diffaudit.study.planned_rows import PlannedRow
 
+PHOTOGRAPHS = ("upper", "lower")
+"""Rows of an inversion's private photographs: as many of a person as there are."""
+
 
 def faults_between(settings: AnyAblation, rows: Sequence[PlannedRow], references: Sequence[str]) -> list[str]:
     """Every fault between rows; ``references`` are the names of the rows that are read from the baseline's runs."""
@@ -29,6 +32,8 @@ def faults_between(settings: AnyAblation, rows: Sequence[PlannedRow], references
         if unknown and rows:
             with_mode = " with their mode" if rows[0].mode else ""
             found.append(f"`contrasts` should name rows{with_mode}, such as {rows[0].key}. Found {unknown}.")
+        if photographed := [key for key in (contrast.row, contrast.against) if key in PHOTOGRAPHS]:
+            found.append(f"`contrasts` should name rows whose images have partners. Found {photographed}: photographs.")
     known = {row.name for row in rows} | set(references)
     for name, members in settings.tables.items():
         if unknown := [member for member in members if member not in known]:

@@ -178,7 +178,7 @@ def _ends(measure: Mapping[str, Any], value: str, *, tested: Mapping[str, Any] |
 
 
 def _steadier(row: Json, rows: Sequence[Json]) -> Json | None:
-    """How a row's variation differs from its baseline's, seed by seed: mean, least and largest."""
+    """How a row's variation differs from its baseline's: mean over the seeds and, from two on, least and largest."""
     baseline = next((other for other in rows if other["baseline"] and other["mode"] == row["mode"]), None)
     if baseline is None or not row["stability"] or not baseline["stability"]:
         return None
@@ -189,8 +189,9 @@ def _steadier(row: Json, rows: Sequence[Json]) -> Json | None:
     if not changes:
         return None
     same = len({change > 0 for change in changes}) == 1
-    ends = {"value": sum(changes) / len(changes), "low": min(changes), "high": max(changes)}
-    return ends | {"same_sign": same, "p_corrected": None}
+    several = len(changes) > 1
+    ends = {"low": min(changes) if several else None, "high": max(changes) if several else None}
+    return ends | {"value": sum(changes) / len(changes)} | {"same_sign": same, "p_corrected": None}
 
 
 def _change(before: Mapping[str, float | None], after: Mapping[str, float | None]) -> float | None:

@@ -12,7 +12,7 @@ import torch
 from diffaudit._yaml import parse_yaml
 from diffaudit.errors import RunConflict
 from diffaudit.records import RunFolder, write_atomically, write_json
-from diffaudit.settings import Kind, dump_settings
+from diffaudit.settings import AuditSettings, Kind, dump_settings
 from diffaudit.study.run import Run
 
 ORACLE = "row-oracle.safetensors"
@@ -22,29 +22,34 @@ PACKAGES = ("diffaudit", "torch", "diffusers", "peft", "transformers", "numpy", 
 
 
 def claim(run: Run[Kind]) -> None:
-    """Takes the folder for these settings, or refuses it.
-
-    A folder with other settings is taken where nothing that is kept there would differ: whatever they are before the
-    first checkpoint, and before anything is judged where they differ in ``judging`` alone. So a fault that is told late
-    costs no attack.
+    """Takes the folder for the run's settings, or refuses it.
 
     Raises:
-        RunConflict: the folder holds a run made with other settings, or something else.
+        RunConflict: the folder holds a run made with other settings (:func:`may_be_taken`), or something else.
     """
-    wanted = dump_settings(run.settings)
     path = run.folder.settings
-    if path.exists():
-        held = path.read_text()
-        if held != wanted:
-            if not _nothing_depends(run.folder, held, wanted):
-                raise RunConflict(
-                    f"{run.folder.path} holds a run made with other settings. Choose another --output, or delete it."
-                )
-            write_atomically(path, wanted)
-        return
-    if run.folder.path.exists() and any(run.folder.path.iterdir()):
+    if not may_be_taken(run.folder, run.settings):
+        raise RunConflict(
+            f"{run.folder.path} holds a run made with other settings. Choose another --output, or delete it."
+        )
+    if not path.exists() and run.folder.path.exists() and any(run.folder.path.iterdir()):
         raise RunConflict(f"{run.folder.path} is not empty and holds no run. Choose another --output.")
-    write_atomically(path, wanted)
+    wanted = dump_settings(run.settings)
+    if not path.exists() or path.read_text() != wanted:
+        write_atomically(path, wanted)
+
+
+def may_be_taken(folder: RunFolder, settings: AuditSettings) -> bool:
+    """Whether a run with these settings may go on in the folder, or begin there.
+
+    Where it holds other settings it may, as long as nothing that is kept there would differ: whatever they are before
+    the first checkpoint, and before anything is judged where they differ in ``judging`` alone. So a fault that is told
+    late costs no attack.
+    """
+    if not folder.settings.exists():
+        return True
+    held, wanted = folder.settings.read_text(), dump_settings(settings)
+    return held == wanted or _nothing_depends(folder, held, wanted)
 
 
 def _nothing_depends(folder: RunFolder, held: str, wanted: str) -> bool:

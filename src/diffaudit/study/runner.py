@@ -59,7 +59,7 @@ def run_inversion(
             run.watch(Event("load", 0, 0, {}))
             build.check_door(settings)
             attacker = build.build_attacker(settings, given=target, look=look)
-            build.check_people(settings.judging, attacker.public.num_classes)
+            build.check_people(settings, attacker.public.num_classes)
             models, data = _opened(attacker), {"public": tensor_fingerprint(attacker.public.images)}
             hold(run, manifest, models, data)
         projector = published_projector(attacker.prior)
