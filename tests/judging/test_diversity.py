@@ -8,7 +8,7 @@ import torch
 from scipy.spatial.distance import pdist
 from torch import Tensor
 
-from diffaudit.judging import attribute_error, embedding_variance, factor_error, identity_cosine, pairwise_distance
+from diffaudit.judging import embedding_variance, factor_error, identity_cosine, pairwise_distance
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -66,21 +66,6 @@ def test_another_identity_has_the_stated_factor_error() -> None:
     spreads = torch.tensor([0.1, 20.0, 3.0]).double()
     errors = factor_error(normal(20_000, 3) * spreads, normal(20_000, 3, seed=1) * spreads, spreads)
     assert errors.mean().item() == pytest.approx(2 / sqrt(pi), rel=0.02)
-
-
-def test_attributes_count_the_same_whatever_their_size() -> None:
-    zero = {"pose": torch.zeros(2, 3), "light": torch.zeros(2, 1)}
-    found = {"pose": torch.tensor([[3.0, 3.0, 3.0], [0.0, 0.0, 0.0]]), "light": torch.tensor([[0.0], [4.0]])}
-    scale = {"pose": torch.full((3,), 3.0), "light": torch.full((1,), 2.0)}
-    assert attribute_error(found, zero, scale).tolist() == pytest.approx([0.5, 1.0])
-
-
-def test_attributes_must_be_the_same() -> None:
-    pose = {"pose": torch.zeros(1, 3)}
-    with pytest.raises(ValueError, match=r"same attributes, at least one. Found \['pose'\], \[\] and \['pose'\]."):
-        attribute_error(pose, {}, {"pose": torch.ones(3)})
-    with pytest.raises(ValueError, match="same attributes, at least one"):
-        attribute_error({}, {}, {})
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 from sklearn.metrics import top_k_accuracy_score
 from torch import Tensor
 
-from diffaudit.judging import mean_vote, overfit_gap, topk_success
+from diffaudit.judging import topk_success
 
 
 def test_top_one_is_the_largest_logit() -> None:
@@ -27,15 +27,6 @@ def test_ties_count_against_success() -> None:
     assert [topk_success(constant, torch.tensor([0]), k=k).item() for k in (1, 3, 4)] == [False, False, True]
 
 
-def test_mean_vote_by_hand() -> None:
-    votes = mean_vote(torch.tensor([[True, False, True], [True, False, False]]))
-    assert votes.tolist() == [1.0, 0.0, 0.5]
-
-
-def test_overfit_gap_by_hand() -> None:
-    assert overfit_gap(torch.tensor([True, True, False]), torch.tensor([0.5, 1.0, 1.0])).tolist() == [0.5, 0.0, -1.0]
-
-
 @pytest.mark.parametrize(
     ("logits", "labels", "k", "message"),
     [
@@ -52,16 +43,3 @@ def test_overfit_gap_by_hand() -> None:
 def test_refusals(logits: Tensor, labels: Tensor, k: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         topk_success(logits, labels, k=k)
-
-
-@pytest.mark.parametrize("votes", [torch.zeros(0, 3, dtype=torch.bool), torch.tensor([True]), torch.ones(2, 3)])
-def test_votes_must_be_boolean_rows(votes: Tensor) -> None:
-    with pytest.raises(ValueError, match="`successes` should be boolean, one row per judge"):
-        mean_vote(votes)
-
-
-def test_gap_columns_must_fit() -> None:
-    with pytest.raises(ValueError, match=r"Found shapes \(2,\) and \(3,\)"):
-        overfit_gap(torch.ones(2), torch.ones(3))
-    with pytest.raises(ValueError, match="`judges` should hold finite numbers"):
-        overfit_gap(torch.ones(1), torch.tensor([torch.nan]))

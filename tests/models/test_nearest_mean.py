@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from diffaudit.errors import InvalidSetting
 from diffaudit.models.identity import IdentityEncoder
-from diffaudit.models.nearest_mean import COSINE_SCALE, class_means, nearest_mean_classifier
+from diffaudit.models.nearest_mean import COSINE_SCALE, mean_per_class, nearest_mean_classifier
 
 
 class MeanColour(nn.Module):
@@ -40,13 +40,13 @@ def test_logits_are_scaled_cosines() -> None:
 
 
 def test_means_weigh_directions_not_photographs_lengths() -> None:
-    found = class_means(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0]))
+    found = mean_per_class(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0]))
     torch.testing.assert_close(found, torch.tensor([[0.5**0.5, 0.5**0.5]]))
 
 
 def test_a_class_without_a_photograph_is_refused() -> None:
     with pytest.raises(InvalidSetting, match=r"`labels` should name every class from 0 on. Found \[1, 0, 1\]"):
-        class_means(torch.eye(2), torch.tensor([0, 2]))
+        mean_per_class(torch.eye(2), torch.tensor([0, 2]))
 
 
 def test_the_batch_changes_no_logit() -> None:

@@ -2,7 +2,6 @@
 
 from diffaudit.judging._checks import TooFewSamplesError
 from diffaudit.judging.diversity import (
-    attribute_error,
     embedding_variance,
     euclidean,
     factor_error,
@@ -18,11 +17,10 @@ from diffaudit.judging.features import (
 from diffaudit.judging.frechet import frechet_distance, gaussian_frechet_distance
 from diffaudit.judging.kernel import kernel_discrepancies, kernel_distance, paired_kernel_discrepancies
 from diffaudit.judging.manifold import coverage, density, precision, recall
-from diffaudit.judging.success import mean_vote, overfit_gap, topk_success
+from diffaudit.judging.success import topk_success
 
 __all__ = [
     "TooFewSamplesError",
-    "attribute_error",
     "class_means",
     "coverage",
     "density",
@@ -35,9 +33,7 @@ __all__ = [
     "identity_cosine",
     "kernel_discrepancies",
     "kernel_distance",
-    "mean_vote",
     "neighbour_distance",
-    "overfit_gap",
     "paired_kernel_discrepancies",
     "pairwise_distance",
     "precision",

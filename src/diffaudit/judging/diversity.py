@@ -6,7 +6,7 @@ in an image's record beside everything else and is averaged, clustered by class,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -108,33 +108,6 @@ def factor_error(factors: Tensor, truths: Tensor, scale: Tensor) -> Tensor:
             f"Found shape {tuple(scale.shape)}, smallest {scale.min().item():g}. Leave out factors that never vary."
         )
     return ((factors - truths).abs() / scale).mean(dim=1)
-
-
-def attribute_error(found: Mapping[str, Tensor], source: Mapping[str, Tensor], scale: Mapping[str, Tensor]) -> Tensor:
-    r"""Return the mean over attributes of their :func:`factor_error` to the source, per image.
-
-    Shapes ``{name: (B, A)}, {name: (B, A)}, {name: (A,)} -> (B,)``, range [0, inf), in spreads; lower keeps more of the
-    source. ``A`` is each attribute's own (pose has 3 angles, illumination 9 coefficients), and every attribute counts
-    the same, however many numbers it has.
-
-    Raises:
-        ValueError: for attributes that one of the three lacks, for none at all and for what ``factor_error`` refuses.
-
-    >>> import torch
-    >>> pose, light = torch.tensor([[10.0, 0.0, 0.0]]), torch.tensor([[1.0]])
-    >>> attribute_error(
-    ...     {"pose": pose, "light": light},
-    ...     {"pose": torch.zeros(1, 3), "light": torch.zeros(1, 1)},
-    ...     {"pose": torch.full((3,), 10.0), "light": torch.ones(1)},
-    ... )
-    tensor([0.6667])
-    """
-    if not found or not found.keys() == source.keys() == scale.keys():
-        raise ValueError(
-            "`found`, `source` and `scale` should hold the same attributes, at least one. "
-            f"Found {sorted(found)}, {sorted(source)} and {sorted(scale)}."
-        )
-    return torch.stack([factor_error(found[name], source[name], scale[name]) for name in found]).mean(dim=0)
 
 
 def _classes(labels: Tensor, rows: int) -> list[Tensor]:

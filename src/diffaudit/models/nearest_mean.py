@@ -13,13 +13,13 @@ COSINE_SCALE = 16.0
 """Logits per unit of cosine. It moves probabilities, never a vote."""
 
 
-def class_means(embeddings: Tensor, labels: Tensor) -> Tensor:
+def mean_per_class(embeddings: Tensor, labels: Tensor) -> Tensor:
     """``(N, D), (N,) -> (C, D)``: the unit mean embedding of each of the classes ``0 .. C - 1``.
 
     Raises:
         InvalidSetting: a class between 0 and the largest label has no embedding.
 
-    >>> class_means(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 0, 1]))
+    >>> mean_per_class(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 0, 1]))
     tensor([[1., 0.],
             [0., 1.]])
     """
@@ -58,7 +58,7 @@ def nearest_mean_classifier(
     It judges fairly only where none of these images is judged: an image lies nearer to a mean that it is part of.
     """
     embeddings = torch.cat([encoder(part.float() / 255) for part in images.split(batch)])
-    means = class_means(embeddings, labels)
+    means = mean_per_class(embeddings, labels)
     digest = hashlib.sha256(encoder.fingerprint.encode() + means.cpu().contiguous().numpy().tobytes())
     return Classifier(
         NearestMean(encoder, means),

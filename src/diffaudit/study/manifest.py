@@ -15,8 +15,8 @@ from diffaudit.records import RunFolder, write_atomically, write_json
 from diffaudit.settings import AuditSettings, Kind, dump_settings
 from diffaudit.study.run import Run
 
-ORACLE = "row-oracle.safetensors"
-"""The one checkpoint that is made with something of the judges': their private pictures."""
+ORACLE = "row-oracle"
+"""How the one checkpoint begins that is made with something of the judges': their private pictures."""
 
 PACKAGES = ("diffaudit", "torch", "diffusers", "peft", "transformers", "numpy", "scipy")
 
@@ -55,7 +55,7 @@ def may_be_taken(folder: RunFolder, settings: AuditSettings) -> bool:
 def _nothing_depends(folder: RunFolder, held: str, wanted: str) -> bool:
     """Whether nothing that the folder keeps depends on what the two texts of settings differ in."""
     kept = {path.name for path in folder.checkpoints.glob("*")}
-    if folder.records.exists() or ORACLE in kept:
+    if folder.records.exists() or any(name.startswith(ORACLE) for name in kept):
         return False
     before, after = (parse_yaml(text) | {"judging": None} for text in (held, wanted))
     return not kept or bool(before == after)

@@ -132,8 +132,10 @@ def _attack(
     return rows, travel(state)
 
 
-def _sampled(run: InversionRun, attacker: Attacker, embeddings: Tensor, row: str) -> Reconstructions:
-    """A row's reconstructions under these embeddings."""
+def _sampled(
+    run: InversionRun, attacker: Attacker, embeddings: Tensor, row: str, *, kept_as: str | None = None
+) -> Reconstructions:
+    """A row's reconstructions under these embeddings, kept under the row's name or another."""
 
     def draw() -> Reconstructions:
         with run.timed("sample"):
@@ -145,7 +147,7 @@ def _sampled(run: InversionRun, attacker: Attacker, embeddings: Tensor, row: str
                 on_batch=lambda done, total: run.watch(Event(f"sample {row}", done, total, {})),
             )
 
-    return _kept(run, row, draw)
+    return _kept(run, kept_as or row, draw)
 
 
 def _finished(run: InversionRun, attacker: Attacker, drawn: Reconstructions) -> Reconstructions:
@@ -177,12 +179,16 @@ def _kept(run: InversionRun, row: str, make: Callable[[], Reconstructions]) -> R
 
 
 def _oracle(run: InversionRun, attacker: Attacker, judge: Judge, projector: Mapping[str, Tensor]) -> Reconstructions:
-    """The ceiling, which is no attack: the untrained prior under the true private mean of the attacker's encoder."""
+    """What is no attack: the untrained prior under the true private mean of the attacker's encoder.
+
+    It is drawn again where the private pictures have changed since an earlier try.
+    """
     with torch.no_grad():
         private = torch.cat([attacker.encoder(part.float() / 255) for part in judge.private.images.split(128)])
         means = torch.stack([private[judge.private.labels == label].mean(0) for label in attacker.classes])
+    mark = tensor_fingerprint(means)[:8]
     with as_published(attacker.prior, projector):
-        return _sampled(run, attacker, nn.functional.normalize(means, dim=1), "oracle")
+        return _sampled(run, attacker, nn.functional.normalize(means, dim=1), "oracle", kept_as=f"oracle-{mark}")
 
 
 def _judge(
