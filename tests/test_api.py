@@ -89,6 +89,17 @@ def test_python_objects_take_the_place_of_models_in_every_role(perturbed: list[d
     assert (perturbed[1]["settings"], perturbed[1]["given"]) == (before, {})
 
 
+def test_an_object_sees_pictures_of_the_size_that_the_settings_name(perturbed: list[dict[str, Any]]) -> None:
+    """A network trained at 224 pixels must not be audited at another size without a word."""
+    program = {"kind": "pt2", "path": "seen.pt2", "size": 224}
+    judging = {"heldout": {"other": program | {"path": "unseen.pt2"}}}
+    settings = PerturbationSettings.model_validate({"surrogates": {"mine": program}, "judging": judging})
+    diffaudit.perturb(settings, surrogates={"mine": nn.Linear(2, 3)}, heldout={"other": nn.Linear(2, 3)})
+    found = perturbed[0]["settings"]
+    assert found.surrogates == {"mine": GivenModel(name="mine", size=224)}
+    assert found.judging.heldout == {"other": GivenModel(name="other", size=224)}
+
+
 def test_objects_must_fit_the_settings_they_go_into(perturbed: list[dict[str, Any]]) -> None:
     model = nn.Linear(2, 3)
     with pytest.raises(SettingsError, match="names of their own"):

@@ -183,3 +183,12 @@ def test_terms_of_the_picture_are_tried_on_its_size() -> None:
     judge = PerturbationJudge(dict(perturber.surrogates), dict.fromkeys(perturber.surrogates, "surrogate"), WITHOUT)
     with pytest.raises(InvalidSetting, match="`grid` should"):
         rehearse(settings, perturber, build_plans(settings, perturber), judge, pictures())
+
+
+def test_pictures_that_the_autoencoder_cannot_fold_are_refused() -> None:
+    """As an unshuffling one refuses 50 pixels: in its own words, and with ours before them."""
+    settings = PerturbationSettings.model_validate({"terms": []})
+    perturber = build_perturber(settings, HAIR_LABELS)
+    judge = PerturbationJudge(dict(perturber.surrogates), dict.fromkeys(perturber.surrogates, "surrogate"), WITHOUT)
+    with pytest.raises(InvalidSetting, match=r"`images\.size` should be a side .* Found 50\. The autoencoder: "):
+        rehearse(settings, perturber, build_plans(settings, perturber), judge, pictures(side=50))

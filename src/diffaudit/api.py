@@ -33,7 +33,7 @@ def invert(
         settings: checked settings, a YAML file, or the bare name of a shipped configuration.
         output: the run's folder; ``runs/<settings.name>`` if None.
         target: a classifier of images ``(B, 3, H, W)`` in [0, 1] to logits ``(B, K)``. It takes the place of the
-            settings' target, which then is of kind ``given``.
+            settings' target, which then is of kind ``given``, and sees pictures of the size that they name.
         on_event: told of every step, for example ``RunProgress().update``.
 
     Raises:
@@ -46,7 +46,8 @@ def invert(
     if not isinstance(settings, InversionSettings):
         settings = load_settings(settings_path(str(settings)))
     if target is not None and not isinstance(settings.attack.target, GivenModel):
-        given = settings.attack.model_copy(update={"target": GivenModel(name=type(target).__name__)})
+        size = getattr(settings.attack.target, "size", None)
+        given = settings.attack.model_copy(update={"target": GivenModel(name=type(target).__name__, size=size)})
         settings = settings.model_copy(update={"attack": given})
     folder = Path("runs") / settings.name if output is None else Path(output)
     return run_inversion(settings, folder, command="diffaudit.invert(...)", on_event=on_event, target=target)
@@ -96,5 +97,10 @@ def perturb(
 
 
 def _handed_over(known: Mapping[str, ClassifierModel], models: "Mapping[str, nn.Module]") -> dict[str, GivenModel]:
-    """The settings of Python objects: what they say of a given model of that name, else its name alone."""
-    return {name: said if isinstance(said := known.get(name), GivenModel) else GivenModel(name=name) for name in models}
+    """The settings of Python objects: what they say of a given model of that name, else its name and, if any, size."""
+    return {
+        name: said
+        if isinstance(said := known.get(name), GivenModel)
+        else GivenModel(name=name, size=getattr(said, "size", None))
+        for name in models
+    }

@@ -326,3 +326,10 @@ def test_schedulers_without_a_variance_schedule_are_refused() -> None:
     scheduler = SimpleNamespace(config=SimpleNamespace(prediction_type="epsilon"))
     with pytest.raises(InvalidSetting, match="alphas_cumprod"):
         DiffusionPrior(*parts, scheduler, projector=IdentityProjector(4, 8))
+
+
+def test_a_mistyped_path_that_looks_like_a_hub_id_is_refused_in_our_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InvalidSetting, match=r"`prior` should be a folder that is there, or .* 'models/my-prior'"):
+        DiffusionPrior.load("models/my-prior")

@@ -79,10 +79,13 @@ def _require_known_labels(perturber: Perturber, pictures: LabelledImages) -> Non
 
 
 def _require_the_same_size_back(perturber: Perturber, blank: torch.Tensor) -> None:
-    back = perturber.prior.decode(perturber.prior.encode(blank)).shape
+    rule, side = "be a side that the prior's autoencoder gives back", blank.shape[-1]
+    try:
+        back = perturber.prior.decode(perturber.prior.encode(blank)).shape
+    except RuntimeError as error:
+        raise InvalidSetting("images.size", rule, side, f"The autoencoder: {error}.") from error
     if back != blank.shape:
-        found = f"{blank.shape[-1]}, which comes back as {back[-1]}"
-        raise InvalidSetting("images.size", "be a side that the prior's autoencoder gives back", found)
+        raise InvalidSetting("images.size", rule, f"{side}, which comes back as {back[-1]}")
 
 
 def _require_words(perturber: Perturber, labels: Sequence[int]) -> None:

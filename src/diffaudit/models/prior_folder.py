@@ -66,13 +66,22 @@ def write_components(parts: Mapping[str, Any], folder: Path) -> None:
 def _folder(location: str | Path) -> Path:
     folder = Path(location)
     if not folder.exists() and str(location).count("/") == 1:
-        from huggingface_hub import snapshot_download
-
-        folder = Path(snapshot_download(str(location), allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
+        folder = _from_the_hub(str(location))
     if not (folder / "model_index.json").exists():
         rule = "be a folder with a model_index.json, or a hub id"
         raise InvalidSetting("prior", rule, str(location), "Save a diffusers pipeline there.")
     return folder
+
+
+def _from_the_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        rule = "be a folder that is there, or the id of a model that the hub gives"
+        raise InvalidSetting("prior", rule, name, f"The hub: {type(error).__name__}.") from error
 
 
 @contextmanager
