@@ -68,8 +68,10 @@ def rehearse(
 
 
 def _require_known_labels(perturber: Perturber, pictures: LabelledImages) -> None:
-    found = [in_parts(model.logits, 64, pictures.images).argmax(1) for model in perturber.surrogates.values()]
-    if len(pictures) >= ENOUGH and not any(bool((classes == pictures.labels).any()) for classes in found):
+    if len(pictures) < ENOUGH:
+        return
+    found = (in_parts(model.logits, 64, pictures.images).argmax(1) for model in perturber.surrogates.values())
+    if not any(bool((classes == pictures.labels).any()) for classes in found):
         raise InvalidSetting(
             "images",
             "be labelled as the surrogates count their classes",

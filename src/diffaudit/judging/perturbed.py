@@ -178,7 +178,7 @@ class PerturbationJudge:
         rows = torch.arange(len(images)).split(batch)
 
         def repeat(defence: Defence) -> Tensor:
-            shown = [(defence.apply(images[at].float() / 255, generator), at) for at in rows]
+            shown = ((defence.apply(images[at].float() / 255, generator), at) for at in rows)  # a batch at a time
             votes = [
                 torch.stack([judged(model.logits(part), at) for model in self.models.values()]) for part, at in shown
             ]
@@ -251,8 +251,7 @@ def _require_one_origin(rows: Sequence[Perturbed]) -> None:
         raise InvalidSetting("rows", "hold at least one row to judge", 0)
     for row in rows:
         _require_pairs(row)
-        same = row.clean.shape == rows[0].clean.shape and bool((row.clean == rows[0].clean).all())
-        if not same or not torch.equal(row.labels, rows[0].labels):
+        if not (torch.equal(row.clean, rows[0].clean) and torch.equal(row.labels, rows[0].labels)):
             raise InvalidSetting("rows", "be made of the same clean pictures", f"`{row.row}` beside `{rows[0].row}`")
 
 
