@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from diffaudit.perturbation.attack import Iteration
-from diffaudit.study.attack_course import course, seen_course
+from diffaudit.study.attack_course import course, joined, seen_course
 
 
 def iteration(number: int, margins: list[list[float]], moving: list[bool], **parts: list[float]) -> Iteration:
@@ -28,7 +28,7 @@ def two_batches() -> dict[str, Tensor]:
         torch.tensor([[-4.0], [1.0]]),
         3,
     )
-    return {name: torch.cat([first[name], second[name]]) for name in first}
+    return joined([first, second])
 
 
 def test_what_batches_saw_is_joined_picture_by_picture() -> None:
@@ -49,6 +49,17 @@ def test_the_curve_by_hand() -> None:
     assert [point.fooled["two"] for point in points] == pytest.approx([0, 0, 1 / 2, 1])
     # What is not finite is passed over, and a term of nothing that moves has no mean.
     assert [point.parts for point in points] == [{"layout": 4.0}, {"layout": 5.0}, {}, {}]
+
+
+def test_a_batch_that_ends_before_its_first_step_has_no_terms_and_costs_the_others_none() -> None:
+    """As one of a single picture that every surrogate has wrong by enough: nothing is stepped, nothing scored."""
+    ended = seen_course([], torch.tensor([[7.0], [7.0]]), 3)
+    batches = two_batches()
+    for order in ([ended, batches], [batches, ended]):
+        seen = joined(order)
+        assert seen["part layout"].shape == seen["moving"].shape == (4, 4)
+        points = course(seen, {"one": [True] * 4, "two": [True] * 4})
+        assert [point.parts for point in points] == [{"layout": 4.0}, {"layout": 5.0}, {}, {}]
 
 
 def test_a_surrogate_that_had_nothing_right_has_no_curve() -> None:

@@ -29,6 +29,15 @@ def seen_course(seen: Sequence[Iteration], last: Tensor, iterations: int) -> dic
     return found
 
 
+def joined(batches: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """What several batches keep, picture after picture; a batch that ended before its first step has NaN for terms."""
+    names = dict.fromkeys(name for batch in batches for name in batch)
+    return {
+        name: torch.cat([batch.get(name, torch.full(batch["moving"].shape, torch.nan)) for batch in batches])
+        for name in names
+    }
+
+
 def course(seen: Mapping[str, Tensor], right: Mapping[str, Sequence[bool]]) -> list[CoursePoint]:
     """The curve over all pictures of a run; ``right`` says by surrogate which of the clean ones it had right.
 

@@ -13,7 +13,7 @@ from diffaudit.perturbation.attack import Iteration, attack
 from diffaudit.perturbation.movers import mover_of
 from diffaudit.perturbation.plans import Plans
 from diffaudit.perturbation.scene import Perturber, Scene, prepared
-from diffaudit.study.attack_course import seen_course
+from diffaudit.study.attack_course import joined, seen_course
 from diffaudit.study.attention_pictures import attention_of_labels, save_attention
 from diffaudit.study.checkpoints import made_once
 from diffaudit.study.run import PerturbationRun
@@ -51,14 +51,14 @@ def perturbed_pictures(
         part, seconds = made_once(path, partial(_batch, run, perturber, plans, pictures, rows))
         parts.append(part)
         run.seconds["attack"] = run.seconds.get("attack", 0.0) + seconds
-    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    found = joined(parts)
     return Done(
-        images=joined.pop("images"),
-        rebuilt=joined.pop("rebuilt"),
-        iterations=joined.pop("iterations"),
-        broken=joined.pop("broken"),
-        goals=joined.pop("goals", None),
-        course=joined,
+        images=found.pop("images"),
+        rebuilt=found.pop("rebuilt"),
+        iterations=found.pop("iterations"),
+        broken=found.pop("broken"),
+        goals=found.pop("goals", None),
+        course=found,
     )
 
 
