@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from diffaudit.data.captions import VOCABULARY
 from diffaudit.models.autoencoder import UnshuffleAutoencoder
@@ -122,3 +124,14 @@ def tiny_values(tiny_world: Path) -> dict[str, Any]:
 def tiny_settings(tiny_world: Path) -> InversionSettings:
     """The same settings, checked."""
     return check_settings(_values(tiny_world))
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """Three people of four 8 x 8 pictures; the red channel numbers them."""
+    for person in range(3):
+        for number in range(4):
+            path = tmp_path / "album" / f"p{person}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((8, 8, 3), 10 * person + number, np.uint8)).save(path)
+    return tmp_path / "album"

@@ -97,6 +97,15 @@ def file_faults(path: Path, text: str | bytes) -> list[str]:
             "`attack.encoder.kind` should be one of 'bundled', 'trained', 'pt2'. Found 'timm'.",
         ),
         (
+            {"judging": {"classifiers": {"one": {"kind": "given"}}}},
+            "`judging.classifiers.one.kind` should be one of 'bundled', 'trained', 'pt2', 'timm', 'torchvision', "
+            "'efficientnet_lite', 'nearest_mean'. Found 'given'.",
+        ),
+        (
+            {"judging": {"factors": {"kind": "pt2", "path": "x.pt2", "size": 8}}},
+            "`judging.factors.kind` should be one of 'bundled', 'trained'. Found 'pt2'.",
+        ),
+        (
             {"attack": {"public": {**FOLDERS, "folders": []}}},
             "`attack.public.folders` should have at least 1 item. Found [].",
         ),

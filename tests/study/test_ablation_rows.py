@@ -120,7 +120,7 @@ def test_every_fault_is_told_at_once(load: Load, ablation_values: dict[str, Any]
         ({"rows": [{"name": "B", "mode": "rollout"}]}, "`rows` should hold one baseline of mode rollout. Found []."),
         ({"rows": [{"name": "start"}]}, "`rows` should hold a baseline to run. Found ['start']."),
         ({"rows": []}, "`rows` should have at least 1 item"),
-        ({"classes": 5}, "`classes"),
+        ({"classes": 5}, "`classes` should be 'all', a list of class indices from 0, or null. Found 5."),
         ({"base": "nosuch"}, "`base` should be a YAML file or a shipped configuration"),
         ({"base": "nosuch.yaml"}, "`base` should be a YAML file or a shipped configuration"),
         ({"rows": [{"name": "a/b"}]}, "`rows.0.name` should match pattern"),

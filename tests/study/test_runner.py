@@ -26,7 +26,7 @@ from diffaudit.models.autoencoder import UnshuffleAutoencoder
 from diffaudit.models.bundled import save_network
 from diffaudit.models.networks import build_network
 from diffaudit.records import RunFolder, read_curves, read_records, write_json
-from diffaudit.settings import InversionSettings, check_settings
+from diffaudit.settings import InversionSettings, SettingsError, check_settings
 from diffaudit.study.runner import run_inversion
 from diffaudit.training.prior import untrained_prior
 from diffaudit.training.tokenizers import word_tokenizer
@@ -276,7 +276,7 @@ def test_before_anything_is_kept_a_folder_takes_other_settings(tiny_values: dict
 
 def test_judges_that_are_not_there_are_told_before_the_attack(tiny_values: dict[str, Any], tmp_path: Path) -> None:
     tiny_values["judging"]["encoder"] = {"kind": "pt2", "path": str(tmp_path / "nowhere.pt2"), "size": 64}
-    with pytest.raises(InvalidSetting, match=r"`judging.encoder.path` should be a file or folder that is there"):
+    with pytest.raises(SettingsError, match=r"`judging.encoder.path` should be a file or folder that is there"):
         run_inversion(check_settings(tiny_values), tmp_path / "run", command="test")
     assert not (tmp_path / "run" / "checkpoints").exists()
 
@@ -306,6 +306,12 @@ def test_a_folder_of_something_else_is_refused(tiny_settings: InversionSettings,
     (tmp_path / "thesis.txt").write_text("do not overwrite")
     with pytest.raises(RunConflict, match="holds no run"):
         run_inversion(tiny_settings, tmp_path, command="test")
+
+
+def test_a_file_is_no_folder_for_a_run(tiny_settings: InversionSettings, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("do not overwrite")
+    with pytest.raises(RunConflict, match=r"thesis\.txt is a file"):
+        run_inversion(tiny_settings, tmp_path / "thesis.txt", command="test")
 
 
 def test_a_judge_that_is_the_target_is_refused_before_any_work(tiny_values: dict[str, Any], tmp_path: Path) -> None:

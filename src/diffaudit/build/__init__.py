@@ -19,6 +19,7 @@ from diffaudit.build.models import (
     build_perceptual,
     build_prior,
 )
+from diffaudit.build.people import check_people
 from diffaudit.build.perturbation import (
     build_drive,
     build_perturber,
@@ -28,7 +29,6 @@ from diffaudit.build.perturbation import (
 from diffaudit.build.perturbation_judge import build_perturbation_judge
 from diffaudit.build.perturbation_terms import build_terms
 from diffaudit.build.pictures import opened, private_pictures, public_images
-from diffaudit.build.presence import check_people
 from diffaudit.build.rehearsal import rehearse
 from diffaudit.build.sides import (
     Look,

@@ -114,10 +114,8 @@ def build_attributes(setting: s.AttributeModel, public: Tensor) -> AttributeEsti
             assert_never(setting)
 
 
-def network_and_size(setting: s.NetworkModel) -> tuple[Network, int | None]:
+def network_and_size(setting: s.OwnNetwork) -> tuple[Network, int | None]:
     """A network of ours, and the side in pixels that it wants."""
-    if isinstance(setting, s.ExportedModel):
-        raise InvalidSetting("kind", "be `bundled` or `trained` where a network of ours is needed", setting.kind)
     network, card = load_network(_folder(setting))
     return network, card["size"]
 

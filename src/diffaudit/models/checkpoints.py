@@ -1,10 +1,12 @@
 """Checkpoints of weights on disk, read without running what they may hold."""
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from diffaudit.errors import InvalidSetting, UnsafeArchive
@@ -16,18 +18,32 @@ def read_state(path: Path, key: str = "weights") -> dict[str, Any]:
     ``key`` is the setting that messages name.
 
     Raises:
-        InvalidSetting: ``path`` is no file, or holds no state dict.
+        InvalidSetting: ``path`` is no file, no checkpoint, or holds no state dict.
         UnsafeArchive: it holds more than tensors, which would have to be unpickled.
     """
     if not path.is_file():
         raise InvalidSetting(key, "be a file", str(path))
+    broken = InvalidSetting(key, "be a whole checkpoint, of safetensors or of torch", str(path))
     if path.suffix == ".safetensors":
-        return load_file(path)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise broken from error
+    if not _looks_saved_by_torch(path):
+        raise broken
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UnsafeArchive(f"{path} holds more than tensors. Save `model.state_dict()` alone.") from error
+    except (EOFError, RuntimeError, ValueError) as error:
+        raise broken from error
     if not isinstance(state, dict):
         raise InvalidSetting(key, "hold a state dict", type(state).__name__)
     found: dict[str, Any] = state.get("state_dict", state)
     return found
+
+
+def _looks_saved_by_torch(path: Path) -> bool:
+    """A zip archive, or a pickle of before torch 1.6; of anything else torch would say that it is unsafe."""
+    with path.open("rb") as file:
+        return file.read(1) == pickle.PROTO or zipfile.is_zipfile(path)

@@ -1,6 +1,8 @@
 """Classifiers of other libraries, timm and torchvision, with their published weights or a checkpoint of yours."""
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -19,11 +21,12 @@ def timm_classifier(name: str, *, weights: Path | None = None, num_classes: int 
 
     Raises:
         MissingExtra: timm is not installed.
-        InvalidSetting: the checkpoint is no file, or does not fit.
+        InvalidSetting: there is no such model, its published weights cannot be had, or the checkpoint does not fit.
         UnsafeArchive: the checkpoint holds more than tensors.
     """
     timm = _library("timm", "timm")
-    model = timm.create_model(name, pretrained=weights is None, **_classes(num_classes))
+    with _named("timm", name):
+        model = timm.create_model(name, pretrained=weights is None, **_classes(num_classes))
     load_checkpoint(model, weights)
     config = timm.data.resolve_model_data_config(model)
     mean, std = tuple(config["mean"]), tuple(config["std"])
@@ -37,11 +40,13 @@ def torchvision_classifier(
 
     Raises:
         MissingExtra: torchvision is not installed.
-        InvalidSetting: the checkpoint is no file, or does not fit.
+        InvalidSetting: there is no such model, its published weights cannot be had, or the checkpoint does not fit.
         UnsafeArchive: the checkpoint holds more than tensors.
     """
     published = "DEFAULT" if weights is None else None
-    model = _library("torchvision.models", "torchvision").get_model(name, weights=published, **_classes(num_classes))
+    models = _library("torchvision.models", "torchvision")
+    with _named("torchvision", name):
+        model = models.get_model(name, weights=published, **_classes(num_classes))
     load_checkpoint(model, weights)
     return _classifier(model, size=size, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
@@ -51,6 +56,15 @@ def _library(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingExtra(extra, extra) from error
+
+
+@contextmanager
+def _named(library: str, name: str) -> Iterator[None]:
+    """Says in our words that the library cannot make the model, or cannot fetch its weights."""
+    try:
+        yield
+    except (RuntimeError, ValueError, OSError) as error:
+        raise InvalidSetting("name", f"be a model that {library} can make", name, f"It says: {error}") from error
 
 
 def _classes(count: int | None) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
@@ -87,16 +86,6 @@ def reference_examples(
     return (255 * torch.cat(parts).detach()).round().byte()
 
 
-def require_foolbox() -> None:
-    """Says before any work that reference attacks cannot be made.
-
-    Raises:
-        MissingExtra: foolbox is not installed.
-    """
-    if find_spec("foolbox") is None:
-        raise MissingExtra("foolbox", "pixel")
-
-
 class MeanLogits(nn.Module):
     """Images ``(B, 3, H, W)`` in [0, 1] to the mean of the models' logits ``(B, C)``."""
 
@@ -109,9 +98,10 @@ class MeanLogits(nn.Module):
 
 
 def _foolbox() -> Any:
-    require_foolbox()
-    import foolbox
-
+    try:
+        import foolbox
+    except ImportError as error:
+        raise MissingExtra("foolbox", "pixel") from error
     return foolbox
 
 

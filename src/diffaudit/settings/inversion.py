@@ -33,23 +33,30 @@ from diffaudit.settings.seeking import seeking_faults
 from diffaudit.settings.terms import Terms
 
 
-def _classes_in_one_rule(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    """Three faults of a union, one for each of its members, said as one."""
-    try:
-        checked = check(value)
-    except ValidationError as error:
-        raise PydanticCustomError(
-            "classes", "Input should be 'all', a number of classes from 1, or a list of class indices from 0"
-        ) from error
-    if isinstance(checked, list) and len(set(checked)) < len(checked):
-        raise PydanticCustomError("classes", "Input should name each class once")
-    return checked
+def _in_one_rule(rule: str) -> WrapValidator:
+    """The faults of a union, one for each of its members, said as one: that it should ``rule``."""
+
+    def checked(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            found = check(value)
+        except ValidationError as error:
+            raise PydanticCustomError("classes", "Input should {rule}", {"rule": rule}) from error
+        if isinstance(found, list) and len(set(found)) < len(found):
+            raise PydanticCustomError("classes", "Input should name each class once")
+        return found
+
+    return WrapValidator(checked)
 
 
+ClassIndices = Annotated[list[Count], Field(min_length=1)]
 Classes = Annotated[
-    Literal["all"] | Positive | Annotated[list[Count], Field(min_length=1)],
-    WrapValidator(_classes_in_one_rule),
+    Literal["all"] | Positive | ClassIndices,
+    _in_one_rule("be 'all', a number of classes from 1, or a list of class indices from 0"),
 ]
+NamedClasses = Annotated[
+    Literal["all"] | ClassIndices | None, _in_one_rule("be 'all', a list of class indices from 0, or null")
+]
+"""Classes that no seed draws."""
 
 
 class InversionSettings(Section):

@@ -7,9 +7,10 @@ from pydantic import Field
 from diffaudit.settings.base import Section
 from diffaudit.settings.models import (
     BundledModel,
+    EfficientNetLite,
     ExportedModel,
-    GivenModel,
     NetworkModel,
+    OwnNetwork,
     TimmModel,
     TorchvisionModel,
     TrainedModel,
@@ -26,9 +27,10 @@ class NearestMean(Section):
 
 
 JudgeModel = Annotated[
-    BundledModel | TrainedModel | ExportedModel | TimmModel | TorchvisionModel | GivenModel | NearestMean,
+    BundledModel | TrainedModel | ExportedModel | TimmModel | TorchvisionModel | EfficientNetLite | NearestMean,
     Field(discriminator="kind"),
 ]
+"""Models on disk: only the target is handed over."""
 
 
 class Judging(Section):
@@ -39,5 +41,5 @@ class Judging(Section):
         "depthwise": BundledModel(name="judge-depthwise"),
     }
     encoder: NetworkModel = BundledModel(name="judge-identity")
-    factors: NetworkModel | None = BundledModel(name="judge-factors")
+    factors: OwnNetwork | None = BundledModel(name="judge-factors")
     private: PrivatePictures = PrivateFaces()

@@ -95,6 +95,8 @@ ClassifierModel = Annotated[
     Field(discriminator="kind"),
 ]
 NetworkModel = Annotated[BundledModel | TrainedModel | ExportedModel, Field(discriminator="kind")]
+OwnNetwork = Annotated[BundledModel | TrainedModel, Field(discriminator="kind")]
+"""A network of diffaudit's own making, whose card says what its outputs are."""
 
 
 class ExportedAutoencoderModel(Section):

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from diffaudit.settings.base import Count, FolderName, Positive, Section, Seed
+from diffaudit.settings.base import FolderName, Positive, Section, Seed
+from diffaudit.settings.inversion import NamedClasses
 
 Mode = Literal["one_step", "rollout", None]
 RowName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
@@ -71,7 +72,7 @@ class InversionAblation(AblationSettings):
 
     audit: Literal["inversion"] = "inversion"
     base: str | None = None
-    classes: Literal["all"] | Annotated[list[Count], Field(min_length=1)] | None = None
+    classes: NamedClasses = None
     modes: dict[Literal["one_step", "rollout"], dict[str, Any]] = Field(default_factory=dict)
     rows: Annotated[list[InversionRow], Field(min_length=1)]
 

@@ -28,6 +28,8 @@ def claim(run: Run[Kind]) -> None:
         RunConflict: the folder holds a run made with other settings (:func:`may_be_taken`), or something else.
     """
     path = run.folder.settings
+    if run.folder.path.exists() and not run.folder.path.is_dir():
+        raise RunConflict(f"{run.folder.path} is a file. Choose another --output.")
     if not may_be_taken(run.folder, run.settings):
         raise RunConflict(
             f"{run.folder.path} holds a run made with other settings. Choose another --output, or delete it."
