@@ -276,7 +276,7 @@ def test_the_default_is_the_full_perturbation_of_fewer_pictures() -> None:
 
 @pytest.mark.parametrize(
     ("row", "preset"),
-    [("baseline", "perturb-baseline"), ("baseline+mean", "perturb-baseline-mean"), ("full", "perturb-full")],
+    [("baseline", "perturb-baseline"), ("baseline+mean", "perturb-baseline-mean"), ("full-longer", "perturb-full")],
 )
 def test_the_ablations_rows_are_the_shipped_attacks(row: str, preset: str) -> None:
     """Which row makes the reference rows, ``rebuilt`` among them, is the ablation's own."""
