@@ -27,7 +27,7 @@ from diffaudit.training.prior import Dropping, LatentPool, PriorTrainer, untrain
 from diffaudit.training.tokenizers import subword_tokenizer
 
 MODELS = Path("runs/imagenet-models")
-RECIPES = {"prior": Recipe(71, 16, Schedule(steps=5000, rate=1e-3, warmup=200, average=0.999))}
+RECIPES = {"prior": Recipe(71, 16, Schedule(steps=3000, rate=1e-3, warmup=200, average=0.999))}
 VIEWS, QUICK_VIEWS = 8, 2
 TEMPLATE = "a photo of a {label}"
 VOCABULARY, PROMPT_TOKENS = 1536, 32
