@@ -14,7 +14,7 @@ from diffaudit import configurations
 from diffaudit.cli import app
 from diffaudit.errors import InvalidSetting, RunConflict
 from diffaudit.events import Event
-from diffaudit.settings import InversionSettings, load_settings
+from diffaudit.settings import AuditSettings, InversionSettings, load_settings
 
 RATE = {"value": 0.625, "low": 0.5, "high": 0.75, "n": 80, "naive_low": 0.51, "naive_high": 0.73}
 METRICS: dict[str, Any] = {
@@ -104,6 +104,13 @@ def test_invert_ends_with_a_table_of_the_rows(runs: Runs) -> None:
     assert "80.0 %" in oracle
     assert " to " not in oracle  # one class: no interval
     assert lower.split("other people")[1].split()[1] == "-"  # the target was not asked
+
+
+def test_results_are_on_stdout_and_progress_is_not(runs: Runs) -> None:
+    _, out, err = call("invert")
+    assert out.splitlines()[-1].endswith("report.html")
+    assert "embed 1/2" in err
+    assert "embed 1" not in out
 
 
 def test_invert_takes_a_file_an_output_and_settings(runs: Runs, tmp_path: Path) -> None:
@@ -223,6 +230,21 @@ def test_settings_prints_what_reads_back_equal(tmp_path: Path) -> None:
     (tmp_path / "resolved.yaml").write_text(out)
     assert load_settings(tmp_path / "resolved.yaml") == InversionSettings(name="quick", classes=20)
     assert call("settings", "all")[0] == 2
+
+
+def test_check_takes_either_audit_and_says_what_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[AuditSettings] = []
+
+    def check_audit(settings: AuditSettings) -> str:
+        seen.append(settings)
+        return "all there"
+
+    replace(monkeypatch, "diffaudit.build", check_audit=check_audit)
+    (tmp_path / "mine.yaml").write_text("audit: perturbation\nname: mine\n")
+    assert call("check", "quick", "--set", "seed=3") == (0, "quick can run: all there\n", "")
+    assert call("check", "mine.yaml") == (0, "mine can run: all there\n", "")
+    assert [type(settings).__name__ for settings in seen] == ["InversionSettings", "PerturbationSettings"]
+    assert seen[0].seed == 3
 
 
 def test_version() -> None:

@@ -200,7 +200,7 @@ def test_an_attack_that_peeks_is_found(
         build.private_pictures(settings.judging.private)
         return attacker
 
-    monkeypatch.setattr(build, "build_attacker", peeking)
+    monkeypatch.setattr(build.audits, "build_attacker", peeking)
     touched = judges_files_opened_by_the_attack(tiny_settings, tmp_path / "run", monkeypatch)
     assert "private identities" in touched
     assert any("judge-identity" in path for path in touched)

@@ -1,4 +1,8 @@
-"""The commands. Each handler parses, calls one function and prints; what is heavy is imported inside it."""
+"""The commands. Each handler parses, calls one function and prints; what is heavy is imported inside it.
+
+Results go to stdout, progress and complaints to stderr. Exit codes: 0 done, 1 something of it failed (a row of an
+ablation, a finding of the doctor), 2 refused, 130 interrupted.
+"""
 
 import json
 import shlex
@@ -96,13 +100,12 @@ def invert(
     from diffaudit.progress import RunProgress
     from diffaudit.study.runner import run_inversion  # torch from here on: a fault above is told at once
 
-    console = Console()
-    with RunProgress(console) as progress:
+    with RunProgress() as progress:
         folder = run_inversion(
             checked, output or Path("runs") / checked.name, command=_command(), on_event=progress.update
         )
     run = RunFolder(folder)
-    console.print(summary_table(json.loads(run.metrics.read_text(encoding="utf-8"))))
+    Console().print(summary_table(json.loads(run.metrics.read_text(encoding="utf-8"))))
     typer.echo(run.report)
 
 
@@ -127,13 +130,12 @@ def perturb(
         run_perturbation,  # torch from here on: a fault above is told at once
     )
 
-    console = Console()
-    with RunProgress(console) as progress:
+    with RunProgress() as progress:
         folder = run_perturbation(
             checked, output or Path("runs") / checked.name, command=_command(), on_event=progress.update
         )
     run = RunFolder(folder)
-    console.print(perturbation_summary_table(json.loads(run.metrics.read_text(encoding="utf-8"))))
+    Console().print(perturbation_summary_table(json.loads(run.metrics.read_text(encoding="utf-8"))))
     typer.echo(run.report)
 
 
@@ -215,6 +217,19 @@ def doctor() -> None:
             typer.echo(f"{finding.name}: {finding.remedy}")
     if not is_sound(findings):
         raise typer.Exit(1)
+
+
+@app.command()
+def check(settings: SettingsFile, assignments: Assignments = None) -> None:
+    """Open and try all that a run of either audit would, and stop: nothing is attacked, nothing is written."""
+    from diffaudit.configurations import settings_path
+    from diffaudit.settings import load_audit
+
+    checked = load_audit(settings_path(settings), parse_assignments(assignments or []))
+
+    from diffaudit.build import check_audit  # torch from here on: a fault above is told at once
+
+    typer.echo(f"{checked.name} can run: {check_audit(checked)}")
 
 
 @app.command()

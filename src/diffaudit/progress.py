@@ -14,14 +14,14 @@ from diffaudit.events import Event
 class RunProgress:
     """Shows the stage, the step, the loss terms and the time left in the stage; :meth:`update` is the callback.
 
-    Where the console is no terminal it prints whole lines instead: at a stage's first and last step, at messages, and
-    else at most once in ``interval`` seconds of ``clock``.
+    The console is stderr's if none is given. Where it is no terminal it prints whole lines instead:
+    at a stage's first and last step, at messages, and else at most once in ``interval`` seconds of ``clock``.
     """
 
     def __init__(
         self, console: Console | None = None, *, interval: float = 5.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._console = console or Console()
+        self._console = console or Console(stderr=True)
         self._interval = interval
         self._clock = clock
         self._stage = ""

@@ -11,6 +11,7 @@ from diffaudit.build.attack import (
     build_weighting,
     used_groups,
 )
+from diffaudit.build.audits import PerturbationParts, check_audit, inversion_attacker, perturbation_parts
 from diffaudit.build.door import check_door
 from diffaudit.build.models import (
     build_attributes,
@@ -43,6 +44,7 @@ from diffaudit.build.victims import LabelledImages, victims
 __all__ = [
     "LabelledImages",
     "Look",
+    "PerturbationParts",
     "build_attacker",
     "build_attributes",
     "build_classifier",
@@ -64,12 +66,15 @@ __all__ = [
     "build_state",
     "build_terms",
     "build_weighting",
+    "check_audit",
     "check_door",
     "check_people",
     "chosen_classes",
     "goal_of",
+    "inversion_attacker",
     "look_at_public",
     "opened",
+    "perturbation_parts",
     "private_pictures",
     "public_images",
     "rehearse",

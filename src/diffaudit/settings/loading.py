@@ -32,11 +32,10 @@ def load_perturbation(path: Path | None, overrides: Mapping[str, Any] | None = N
     return _loaded(path, overrides, PerturbationSettings)
 
 
-def load_audit(path: Path) -> AuditSettings:
-    """The settings of either audit, as the file's own key ``audit`` says."""
-    values = read_settings(path)
-    check = check_perturbation if values.get("audit") == "perturbation" else check_settings
-    return check(values, str(path))
+def load_audit(path: Path, overrides: Mapping[str, Any] | None = None) -> AuditSettings:
+    """As :func:`load_settings`, of either audit, as the file's own key ``audit`` says."""
+    load = load_perturbation if read_settings(path).get("audit") == "perturbation" else load_settings
+    return load(path, overrides)
 
 
 def check_settings(values: Mapping[str, Any], source: str = "settings") -> InversionSettings:

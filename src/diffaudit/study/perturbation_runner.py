@@ -69,17 +69,12 @@ def run_perturbation(
     with reproducible(settings):
         with run.timed("load"):
             run.watch(Event("load", 0, 0, {}))
-            build.check_door(settings)
-            pictures = build.victims(settings.images)
-            perturber = build.build_perturber(settings, pictures.classes, given=given)
-            plans = build.build_plans(settings, perturber)
-            # Built and tried now, for it may be refused; the attack gets nothing of it.
-            judge = build.build_perturbation_judge(settings, perturber, given=given)
-            build.rehearse(settings, perturber, plans, judge, pictures)
+            parts = build.perturbation_parts(settings, given=given)
+            pictures, perturber, judge = parts.pictures, parts.perturber, parts.judge
             models, data = _opened(perturber), _looked_at(pictures)
             hold(run, manifest, models, data)
         save_pictures(run.folder.images / "clean", pictures.images)
-        done = perturbed_pictures(run, perturber, plans, pictures)
+        done = perturbed_pictures(run, perturber, parts.plans, pictures)
         rows = [_attacked(run, pictures, done)]
         if settings.judging.rebuilt:
             rows.append(_row(run, REBUILT, done.rebuilt, pictures, done.goals))

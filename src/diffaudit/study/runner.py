@@ -57,9 +57,7 @@ def run_inversion(
     with reproducible(settings):
         with run.timed("load"):
             run.watch(Event("load", 0, 0, {}))
-            build.check_door(settings)
-            attacker = build.build_attacker(settings, given=target, look=look)
-            build.check_people(settings, attacker.public.num_classes)
+            attacker = build.inversion_attacker(settings, given=target, look=look)
             models, data = _opened(attacker), {"public": tensor_fingerprint(attacker.public.images)}
             hold(run, manifest, models, data)
         projector = published_projector(attacker.prior)
