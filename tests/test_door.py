@@ -37,7 +37,7 @@ def test_all_that_is_not_there_is_told_at_once_by_its_key(tiny_values: dict[str,
         "`judging.classifiers.two.encoder.folder`",
         "`judging.classifiers.two.pictures.folders.0`",
     ]
-    assert str(refused.value).startswith("tiny: 7 faults\n")
+    assert str(refused.value).startswith("settings: 7 faults\n")
     assert "be a bundled model: attributes, hair-depthwise" in refused.value.faults[2]
 
 
@@ -45,13 +45,14 @@ def test_a_perturbations_pictures_and_models_are_looked_for_too(tmp_path: Path) 
     nowhere = str(tmp_path / "nowhere")
     values = {
         "images": {"kind": "labelled", "folder": str(tmp_path), "labels": nowhere, "names": nowhere},
+        "prior": {"kind": "diffusers", "location": "./my-prior"},
         "surrogates": {"mine": {"kind": "timm", "name": "resnet18", "weights": nowhere, "num_classes": 10}},
         "judging": {"encoder": None},
     }
     with pytest.raises(SettingsError) as refused:
         build.check_door(check_perturbation(values))
     keys = [fault.partition("`")[2].partition("`")[0] for fault in refused.value.faults]
-    assert keys == ["images.labels", "images.names", "surrogates.mine.weights"]
+    assert keys == ["images.labels", "images.names", "prior.location", "surrogates.mine.weights"]
 
 
 @pytest.mark.parametrize(

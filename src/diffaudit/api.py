@@ -37,7 +37,7 @@ def invert(
         on_event: told of every step, for example ``RunProgress().update``.
 
     Raises:
-        SettingsError: the settings break rules.
+        SettingsError: the settings break rules, or name what is not there.
         RunConflict: the folder holds a run made with other settings, models or pictures.
         ThreatModelViolation: a judge is not independent of the attack.
     """
@@ -74,7 +74,7 @@ def perturb(
         on_event: told of every step, for example ``RunProgress().update``.
 
     Raises:
-        SettingsError: the settings break rules.
+        SettingsError: the settings break rules, or name what is not there.
         RunConflict: the folder holds a run made with other settings, models or pictures.
         ThreatModelViolation: a held-out model is not independent of a surrogate.
     """

@@ -1,7 +1,7 @@
 """The commands. Each handler parses, calls one function and prints; what is heavy is imported inside it.
 
 Results go to stdout, progress and complaints to stderr. Exit codes: 0 done, 1 something of it failed (a row of an
-ablation, a finding of the doctor), 2 refused, 130 interrupted.
+ablation, a finding of the doctor), 2 refused or stopped by a fault that is named, 130 interrupted.
 """
 
 import json
@@ -221,7 +221,7 @@ def doctor() -> None:
 
 @app.command()
 def check(settings: SettingsFile, assignments: Assignments = None) -> None:
-    """Open and try all that a run of either audit would, and stop: nothing is attacked, nothing is written."""
+    """Open and try all that a run of either audit would, judges too, and stop: nothing is attacked, no run begun."""
     from diffaudit.configurations import settings_path
     from diffaudit.settings import load_audit
 

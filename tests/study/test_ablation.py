@@ -11,6 +11,7 @@ import yaml
 from diffaudit import build
 from diffaudit.errors import InvalidSetting, RunConflict
 from diffaudit.events import Event
+from diffaudit.settings import InversionSettings, SettingsError
 from diffaudit.study import ablation as module
 from diffaudit.study.ablation import run_ablation
 from diffaudit.study.ablation_rows import load_ablation
@@ -60,6 +61,34 @@ def runs(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
     monkeypatch.setattr(module, "run_inversion", stand_in)
     monkeypatch.setattr(build, "check_door", lambda settings: None)
     return stand_in
+
+
+def test_what_rows_that_wait_lack_is_told_at_once(
+    tiny: Ablation, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finished rows need nothing any more."""
+
+    def lack(settings: InversionSettings) -> None:
+        raise SettingsError("settings", ["`attack.target.path` should be there."])
+
+    def refused() -> list[str]:
+        with monkeypatch.context() as patch:
+            patch.setattr(build, "check_door", lack)
+            with pytest.raises(SettingsError) as error:
+                run_ablation(tiny, tmp_path / "out", command="test")
+        return [fault.partition(":")[0] for fault in error.value.faults]
+
+    assert refused() == ["rollout-baseline", "rollout-A+B"]
+    assert not runs.calls
+    runs.failing = {f"rollout-A+B/{seed}": OSError("no space left") for seed in (0, 1)}
+    run_ablation(tiny, tmp_path / "out", command="test")
+    assert refused() == ["rollout-A+B"]
+
+
+def test_a_file_is_no_folder_for_an_ablation(tiny: Ablation, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("do not overwrite")
+    with pytest.raises(RunConflict, match=r"thesis\.txt is a file"):
+        run_ablation(tiny, tmp_path / "thesis.txt", command="test")
 
 
 def test_two_rows_two_seeds_stopped_and_gone_on_with(tiny: Ablation, tmp_path: Path) -> None:

@@ -310,8 +310,9 @@ def test_a_folder_of_something_else_is_refused(tiny_settings: InversionSettings,
 
 def test_a_file_is_no_folder_for_a_run(tiny_settings: InversionSettings, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("do not overwrite")
-    with pytest.raises(RunConflict, match=r"thesis\.txt is a file"):
-        run_inversion(tiny_settings, tmp_path / "thesis.txt", command="test")
+    for folder in (tmp_path / "thesis.txt", tmp_path / "thesis.txt" / "run"):
+        with pytest.raises(RunConflict, match=r"thesis\.txt is a file"):
+            run_inversion(tiny_settings, folder, command="test")
 
 
 def test_a_judge_that_is_the_target_is_refused_before_any_work(tiny_values: dict[str, Any], tmp_path: Path) -> None:

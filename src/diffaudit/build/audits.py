@@ -1,5 +1,6 @@
 """Both sides of an audit, built and tried, from what a run needs to what a dry run can tell."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ def perturbation_parts(
     The judge is built before the attack, for it may be refused.
 
     Raises:
-        SettingsError, MissingExtra, ThreatModelViolation: see :func:`.check_door`.
+        SettingsError, MissingExtra, ThreatModelViolation: see :func:`.check_door`; a held-out model is a surrogate.
         InvalidSetting: a model, a term, the mask or the loss does not fit the pictures (:func:`.rehearse`).
     """
     check_door(settings)
@@ -53,7 +54,7 @@ def perturbation_parts(
 def inversion_attacker(
     settings: s.InversionSettings, *, given: nn.Module | None = None, look: Look = look_at_public
 ) -> Attacker:
-    """What an inversion's attack holds, all settings checked; of the judges' side nothing is opened.
+    """What an inversion's attack holds, the door passed; no model of the judges is opened, no private picture decoded.
 
     Raises:
         SettingsError, MissingExtra, ThreatModelViolation: see :func:`.check_door`.
@@ -68,15 +69,16 @@ def inversion_attacker(
 def check_audit(settings: s.AuditSettings) -> str:
     """Opens and tries all that a run would, the judges of an inversion too, and says what there is.
 
-    Nothing is attacked and nothing written. An inversion itself opens its judges when the attack has ended, so that a
-    fault of theirs would be told late.
+    Nothing is attacked and no run begun; published weights are fetched as a run would fetch them. An inversion itself
+    opens its judges when the attack has ended, so that a fault of theirs would be told late.
 
     Raises:
-        DiffauditError: whatever the run would raise, but for what only an attack brings about.
+        DiffauditError: whatever the run would raise before its first step, or for its judges; but not for its folder.
+            Models of kind `given` are refused, for nobody hands them over.
     """
     if isinstance(settings, s.PerturbationSettings):
         parts = perturbation_parts(settings)
-        of = {role: list(parts.judge.roles.values()).count(role) for role in ("surrogate", "heldout", "sibling")}
+        of = Counter(parts.judge.roles.values())
         return (
             f"{len(parts.pictures)} pictures, {len(parts.pictures.classes)} classes, {of['surrogate']} surrogates, "
             f"{of['heldout']} held-out models, {of['sibling']} siblings"

@@ -10,6 +10,7 @@ def check_door(settings: s.AuditSettings) -> None:
 
     Raises:
         SettingsError: files, folders or bundled models are missing; all of them at once.
+        InvalidSetting: a folder of people is empty, or nobody bears a name that it is to include or exclude.
         MissingExtra: a package that a model, a term, a weighting or a reference attack needs is not installed.
         ThreatModelViolation: a model, folder or file, or the name or a picture of a person stands on both sides.
     """

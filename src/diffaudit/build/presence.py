@@ -5,31 +5,33 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from diffaudit import settings as s
+from diffaudit.doctor import EXTRAS
 from diffaudit.errors import InvalidSetting, MissingExtra
 from diffaudit.models.bundled import bundled_folder, require_network
-
-EXTRAS = {"foolbox": "pixel", "ptwt": "wavelets", "timm": "timm", "torchjd": "torchjd", "torchvision": "torchvision"}
-"""The extra that brings a package."""
+from diffaudit.models.prior_folder import is_hub_id
 
 
 def check_presence(settings: s.AuditSettings) -> None:
     """Refuses settings that name a file, a folder, a bundled model or a package that is not there.
 
+    What a hub or a library would have to fetch is not asked for.
+
     Raises:
         SettingsError: files, folders or models are missing; all of them at once, by their keys.
-        MissingExtra: a package is not installed.
+        MissingExtra: nothing of that is missing, and a package is not installed.
     """
-    found = list(_named(settings, ""))
+    found = list(_walked(settings, ""))
     faults = [str(fault) for key, value in found if (fault := _absence(key, value)) is not None]
     if faults:
-        raise s.SettingsError(settings.name, faults)
+        raise s.SettingsError("settings", faults)
     for _, value in found:
         for package in _packages(value):
             if find_spec(package) is None:
-                raise MissingExtra(package.replace("_", "-"), EXTRAS.get(package, "imagenet"))
+                name = package.replace("_", "-")
+                raise MissingExtra(name, next(extra for extra, brought in EXTRAS.items() if name in brought))
 
 
-def _named(value: object, key: str) -> Iterator[tuple[str, object]]:
+def _walked(value: object, key: str) -> Iterator[tuple[str, object]]:
     """Every section and every value below ``value``, itself included, by its dotted key."""
     yield key, value
     below: Mapping[object, object] = {}
@@ -40,7 +42,7 @@ def _named(value: object, key: str) -> Iterator[tuple[str, object]]:
     elif isinstance(value, list):
         below = dict(enumerate(value))
     for name, member in below.items():
-        yield from _named(member, f"{key}.{name}".removeprefix("."))
+        yield from _walked(member, f"{key}.{name}".removeprefix("."))
 
 
 def _absence(key: str, value: object) -> InvalidSetting | None:
@@ -53,6 +55,9 @@ def _absence(key: str, value: object) -> InvalidSetting | None:
                 bundled_folder(name, key=f"{key}.name")
             case s.PriorModel(kind="bundled", location=location):
                 bundled_folder(location, key=f"{key}.location")
+            case s.PriorModel(kind="diffusers", location=location):
+                if not Path(location).exists() and not is_hub_id(location):
+                    return InvalidSetting(f"{key}.location", "be a folder that is there, or a hub id", location)
             case s.TrainedModel(folder=folder) if folder.exists():
                 require_network(folder, key=f"{key}.folder")
     except InvalidSetting as fault:

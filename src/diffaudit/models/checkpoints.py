@@ -1,6 +1,7 @@
 """Checkpoints of weights on disk, read without running what they may hold."""
 
 import pickle
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -23,24 +24,31 @@ def read_state(path: Path, key: str = "weights") -> dict[str, Any]:
     """
     if not path.is_file():
         raise InvalidSetting(key, "be a file", str(path))
-    broken = InvalidSetting(key, "be a whole checkpoint, of safetensors or of torch", str(path))
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise broken from error
+            raise _broken(key, path, error) from error
     if not _looks_saved_by_torch(path):
-        raise broken
+        raise _broken(key, path, "it is neither an archive nor a pickle")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UnsafeArchive(f"{path} holds more than tensors. Save `model.state_dict()` alone.") from error
-    except (EOFError, RuntimeError, ValueError) as error:
-        raise broken from error
+        raise UnsafeArchive(
+            f"{path} holds more than tensors, or is cut off. Save `model.state_dict()` alone."
+        ) from error
+    except (EOFError, LookupError, RuntimeError, ValueError, struct.error) as error:
+        raise _broken(key, path, error) from error
     if not isinstance(state, dict):
         raise InvalidSetting(key, "hold a state dict", type(state).__name__)
     found: dict[str, Any] = state.get("state_dict", state)
     return found
+
+
+def _broken(key: str, path: Path, reason: object) -> InvalidSetting:
+    return InvalidSetting(
+        key, "be a whole checkpoint, of safetensors or of torch", str(path), f"Reading it says: {reason}"
+    )
 
 
 def _looks_saved_by_torch(path: Path) -> bool:

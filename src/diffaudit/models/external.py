@@ -25,7 +25,7 @@ def timm_classifier(name: str, *, weights: Path | None = None, num_classes: int 
         UnsafeArchive: the checkpoint holds more than tensors.
     """
     timm = _library("timm", "timm")
-    with _named("timm", name):
+    with _in_our_words("timm", name):
         model = timm.create_model(name, pretrained=weights is None, **_classes(num_classes))
     load_checkpoint(model, weights)
     config = timm.data.resolve_model_data_config(model)
@@ -45,7 +45,7 @@ def torchvision_classifier(
     """
     published = "DEFAULT" if weights is None else None
     models = _library("torchvision.models", "torchvision")
-    with _named("torchvision", name):
+    with _in_our_words("torchvision", name):
         model = models.get_model(name, weights=published, **_classes(num_classes))
     load_checkpoint(model, weights)
     return _classifier(model, size=size, mean=IMAGENET_MEAN, std=IMAGENET_STD)
@@ -59,12 +59,14 @@ def _library(module: str, extra: str) -> ModuleType:
 
 
 @contextmanager
-def _named(library: str, name: str) -> Iterator[None]:
+def _in_our_words(library: str, name: str) -> Iterator[None]:
     """Says in our words that the library cannot make the model, or cannot fetch its weights."""
     try:
         yield
     except (RuntimeError, ValueError, OSError) as error:
-        raise InvalidSetting("name", f"be a model that {library} can make", name, f"It says: {error}") from error
+        raise InvalidSetting(
+            "name", f"be a model that {library} can make, with weights that can be had", name, f"It says: {error}"
+        ) from error
 
 
 def _classes(count: int | None) -> dict[str, int]:

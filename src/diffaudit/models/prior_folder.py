@@ -63,9 +63,18 @@ def write_components(parts: Mapping[str, Any], folder: Path) -> None:
     (folder / "model_index.json").write_text(text + "\n")
 
 
+def is_hub_id(location: str) -> bool:
+    """Whether what is no folder may be a model of the hub: somebody's name and the model's.
+
+    >>> is_hub_id("somebody/a-prior"), is_hub_id("a-prior"), is_hub_id("./models/a-prior")
+    (True, False, False)
+    """
+    return location.count("/") == 1 and not location.startswith((".", "/", "~"))
+
+
 def _folder(location: str | Path) -> Path:
     folder = Path(location)
-    if not folder.exists() and str(location).count("/") == 1:
+    if not folder.exists() and is_hub_id(str(location)):
         folder = _from_the_hub(str(location))
     if not (folder / "model_index.json").exists():
         rule = "be a folder with a model_index.json, or a hub id"

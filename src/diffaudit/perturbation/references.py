@@ -100,7 +100,7 @@ class MeanLogits(nn.Module):
 def _foolbox() -> Any:
     try:
         import foolbox
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtra("foolbox", "pixel") from error
     return foolbox
 

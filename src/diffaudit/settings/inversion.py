@@ -33,8 +33,8 @@ from diffaudit.settings.seeking import seeking_faults
 from diffaudit.settings.terms import Terms
 
 
-def _in_one_rule(rule: str) -> WrapValidator:
-    """The faults of a union, one for each of its members, said as one: that it should ``rule``."""
+def _classes(rule: str) -> WrapValidator:
+    """Each class once; and the faults of a union, one for each of its members, said as one: that it should ``rule``."""
 
     def checked(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
         try:
@@ -51,10 +51,10 @@ def _in_one_rule(rule: str) -> WrapValidator:
 ClassIndices = Annotated[list[Count], Field(min_length=1)]
 Classes = Annotated[
     Literal["all"] | Positive | ClassIndices,
-    _in_one_rule("be 'all', a number of classes from 1, or a list of class indices from 0"),
+    _classes("be 'all', a number of classes from 1, or a list of class indices from 0"),
 ]
 NamedClasses = Annotated[
-    Literal["all"] | ClassIndices | None, _in_one_rule("be 'all', a list of class indices from 0, or null")
+    Literal["all"] | ClassIndices | None, _classes("be 'all', a list of class indices from 0, or null")
 ]
 """Classes that no seed draws."""
 

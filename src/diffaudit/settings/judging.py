@@ -30,7 +30,7 @@ JudgeModel = Annotated[
     BundledModel | TrainedModel | ExportedModel | TimmModel | TorchvisionModel | EfficientNetLite | NearestMean,
     Field(discriminator="kind"),
 ]
-"""Models on disk: only the target is handed over."""
+"""None of them a Python object: only the target is handed over."""
 
 
 class Judging(Section):

@@ -7,7 +7,7 @@ rows added to the file later join those that are there.
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,9 @@ from diffaudit import build
 from diffaudit.errors import DiffauditError, InvalidSetting, RunConflict
 from diffaudit.events import Event
 from diffaudit.records import RunFolder, write_json
-from diffaudit.settings import AuditSettings, InversionSettings, PerturbationSettings
+from diffaudit.settings import AuditSettings, InversionSettings, PerturbationSettings, SettingsError
 from diffaudit.study.ablation_table import ablation_table
-from diffaudit.study.manifest import may_be_taken
+from diffaudit.study.manifest import may_be_taken, refuse_a_file
 from diffaudit.study.perturbation_runner import run_perturbation
 from diffaudit.study.planned_rows import Ablation, run_folder
 from diffaudit.study.public_cache import PublicCache
@@ -52,8 +52,9 @@ def run_ablation(
 
     Raises:
         InvalidSetting: ``workers`` below 1.
-        MissingExtra: reference attacks on pixels are asked for, and foolbox is not installed.
-        RunConflict: a run's folder holds a run made with other settings.
+        SettingsError: rows that are not finished name what is not there; all of it at once.
+        MissingExtra: such a row needs a package that is not installed, even if others do not.
+        RunConflict: a run's folder holds a run made with other settings, or is a file.
         ThreatModelViolation: a row's judge is not independent of the attack.
     """
     from diffaudit.report.ablation import write_ablation_report
@@ -62,8 +63,9 @@ def run_ablation(
         raise InvalidSetting("workers", "be a positive integer", workers)
     watch = on_event or (lambda event: None)
     runs = planned_runs(ablation, folder)
-    _refuse_at_the_door(ablation, runs)
+    refuse_a_file(folder)
     waiting = [run for run in runs if not RunFolder(run.folder).is_finished()]
+    _refuse_at_the_door(runs, {run.key: run.settings for run in waiting})
     done = len(runs) - len(waiting)
     watch(Event("ablate", done, len(runs), {}, f"{done} of {len(runs)} runs are finished already" if done else ""))
     attempts = _in_turn if workers == 1 else _side_by_side
@@ -92,9 +94,16 @@ def planned_runs(ablation: Ablation, folder: Path) -> list[PlannedRun]:
     ]
 
 
-def _refuse_at_the_door(ablation: Ablation, runs: Sequence[PlannedRun]) -> None:
-    for row in ablation.rows:
-        build.check_door(row.settings)
+def _refuse_at_the_door(runs: Sequence[PlannedRun], waiting: Mapping[str, AuditSettings]) -> None:
+    """Refuses folders of other ``runs``, and rows that wait and could not run."""
+    faults: list[str] = []
+    for key, settings in waiting.items():
+        try:
+            build.check_door(settings)
+        except SettingsError as error:
+            faults += [f"{key}: {fault}" for fault in error.faults]
+    if faults:
+        raise SettingsError("rows", faults)
     other = [str(run.folder) for run in runs if not may_be_taken(RunFolder(run.folder), run.settings)]
     if other:
         raise RunConflict(

@@ -5,6 +5,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,8 +29,7 @@ def claim(run: Run[Kind]) -> None:
         RunConflict: the folder holds a run made with other settings (:func:`may_be_taken`), or something else.
     """
     path = run.folder.settings
-    if run.folder.path.exists() and not run.folder.path.is_dir():
-        raise RunConflict(f"{run.folder.path} is a file. Choose another --output.")
+    refuse_a_file(run.folder.path)
     if not may_be_taken(run.folder, run.settings):
         raise RunConflict(
             f"{run.folder.path} holds a run made with other settings. Choose another --output, or delete it."
@@ -39,6 +39,17 @@ def claim(run: Run[Kind]) -> None:
     wanted = dump_settings(run.settings)
     if not path.exists() or path.read_text() != wanted:
         write_atomically(path, wanted)
+
+
+def refuse_a_file(folder: Path) -> None:
+    """Refuses a folder that cannot be made.
+
+    Raises:
+        RunConflict: a file stands in its place, or in that of a folder above it.
+    """
+    files = [path for path in (folder, *folder.parents) if path.is_file()]
+    if files:
+        raise RunConflict(f"{files[0]} is a file. Choose another --output.")
 
 
 def may_be_taken(folder: RunFolder, settings: AuditSettings) -> bool:

@@ -57,7 +57,8 @@ def run_perturbation(
 
     Raises:
         InvalidSetting: a model, a term, the mask or the loss does not fit the pictures (:func:`.rehearse`).
-        MissingExtra: reference attacks are asked for, and foolbox is not installed.
+        SettingsError: the settings name what is not there.
+        MissingExtra: a model, a term or a reference attack needs a package that is not installed.
         RunConflict: the folder holds a run made with other settings, models or pictures.
         ThreatModelViolation: a held-out model is not independent of a surrogate.
     """

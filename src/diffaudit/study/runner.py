@@ -46,6 +46,8 @@ def run_inversion(
     attacker's models, or remembers what they said (:class:`~diffaudit.study.public_cache.PublicCache`).
 
     Raises:
+        SettingsError: the settings name what is not there.
+        MissingExtra: a model or the weighting needs a package that is not installed.
         RunConflict: the folder holds a run made with other settings, models or public pictures.
         ThreatModelViolation: a judge is not independent of the attack.
     """

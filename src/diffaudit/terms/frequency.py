@@ -94,7 +94,7 @@ class Frequency(Term):
         super().__init__()
         if detail not in ("laplacian", "wavelet"):
             raise InvalidSetting("detail", "be laplacian or wavelet", detail)
-        if detail == "wavelet" and importlib.util.find_spec("ptwt") is None:
+        if detail == "wavelet" and importlib.util.find_spec("ptwt") is None:  # before the first of many steps
             raise MissingExtra("ptwt", "wavelets")
         self.detail: Detail = detail
 
