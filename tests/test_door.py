@@ -55,6 +55,14 @@ def test_a_perturbations_pictures_and_models_are_looked_for_too(tmp_path: Path) 
     assert keys == ["images.labels", "images.names", "prior.location", "surrogates.mine.weights"]
 
 
+def test_a_folder_without_a_pipeline_is_no_prior_and_a_hub_id_is_not_asked_for(tmp_path: Path) -> None:
+    build.check_door(check_perturbation({"prior": {"kind": "diffusers", "location": "somebody/a-prior"}}))
+    with pytest.raises(
+        SettingsError, match=r"`prior.location` should be a folder with a model_index.json, or a hub id"
+    ):
+        build.check_door(check_perturbation({"prior": {"kind": "diffusers", "location": str(tmp_path)}}))
+
+
 @pytest.mark.parametrize(
     ("package", "values"),
     [

@@ -8,7 +8,7 @@ from diffaudit import settings as s
 from diffaudit.doctor import EXTRAS
 from diffaudit.errors import InvalidSetting, MissingExtra
 from diffaudit.models.bundled import bundled_folder, require_network
-from diffaudit.models.prior_folder import is_hub_id
+from diffaudit.models.prior_folder import is_hub_id, require_pipeline
 
 
 def check_presence(settings: s.AuditSettings) -> None:
@@ -55,9 +55,8 @@ def _absence(key: str, value: object) -> InvalidSetting | None:
                 bundled_folder(name, key=f"{key}.name")
             case s.PriorModel(kind="bundled", location=location):
                 bundled_folder(location, key=f"{key}.location")
-            case s.PriorModel(kind="diffusers", location=location):
-                if not Path(location).exists() and not is_hub_id(location):
-                    return InvalidSetting(f"{key}.location", "be a folder that is there, or a hub id", location)
+            case s.PriorModel(kind="diffusers", location=location) if not is_hub_id(location):
+                require_pipeline(Path(location), key=f"{key}.location")
             case s.TrainedModel(folder=folder) if folder.exists():
                 require_network(folder, key=f"{key}.folder")
     except InvalidSetting as fault:

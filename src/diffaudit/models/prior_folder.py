@@ -64,21 +64,29 @@ def write_components(parts: Mapping[str, Any], folder: Path) -> None:
 
 
 def is_hub_id(location: str) -> bool:
-    """Whether what is no folder may be a model of the hub: somebody's name and the model's.
+    """Whether this is no folder and may be a model of the hub: somebody's name and the model's.
 
     >>> is_hub_id("somebody/a-prior"), is_hub_id("a-prior"), is_hub_id("./models/a-prior")
     (True, False, False)
     """
-    return location.count("/") == 1 and not location.startswith((".", "/", "~"))
+    named = location.count("/") == 1 and not location.startswith((".", "/", "~"))
+    return named and not Path(location).exists()
+
+
+def require_pipeline(folder: Path, *, key: str = "prior") -> None:
+    """Refuses a folder, which a message calls ``key``, that holds no pipeline of diffusers' layout.
+
+    Raises:
+        InvalidSetting: the folder lacks ``model_index.json``.
+    """
+    if not (folder / "model_index.json").exists():
+        rule = "be a folder with a model_index.json, or a hub id"
+        raise InvalidSetting(key, rule, str(folder), "Save a diffusers pipeline there.")
 
 
 def _folder(location: str | Path) -> Path:
-    folder = Path(location)
-    if not folder.exists() and is_hub_id(str(location)):
-        folder = _from_the_hub(str(location))
-    if not (folder / "model_index.json").exists():
-        rule = "be a folder with a model_index.json, or a hub id"
-        raise InvalidSetting("prior", rule, str(location), "Save a diffusers pipeline there.")
+    folder = _from_the_hub(str(location)) if is_hub_id(str(location)) else Path(location)
+    require_pipeline(folder)
     return folder
 
 

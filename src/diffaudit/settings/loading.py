@@ -34,8 +34,10 @@ def load_perturbation(path: Path | None, overrides: Mapping[str, Any] | None = N
 
 def load_audit(path: Path, overrides: Mapping[str, Any] | None = None) -> AuditSettings:
     """As :func:`load_settings`, of either audit, as the file's own key ``audit`` says."""
-    load = load_perturbation if read_settings(path).get("audit") == "perturbation" else load_settings
-    return load(path, overrides)
+    values = read_settings(path)
+    if values.get("audit") == "perturbation":
+        return _laid_over(values, overrides, str(path), PerturbationSettings)
+    return _laid_over(values, overrides, str(path), InversionSettings)
 
 
 def check_settings(values: Mapping[str, Any], source: str = "settings") -> InversionSettings:
@@ -49,8 +51,12 @@ def check_perturbation(values: Mapping[str, Any], source: str = "settings") -> P
 
 
 def _loaded(path: Path | None, overrides: Mapping[str, Any] | None, kind: type[Kind]) -> Kind:
-    source = "settings" if path is None else str(path)
-    values = {} if path is None else read_settings(path)
+    if path is None:
+        return _laid_over({}, overrides, "settings", kind)
+    return _laid_over(read_settings(path), overrides, str(path), kind)
+
+
+def _laid_over(values: dict[str, Any], overrides: Mapping[str, Any] | None, source: str, kind: type[Kind]) -> Kind:
     unplaced = []
     for key, value in (overrides or {}).items():
         top = key.partition(".")[0]
