@@ -86,70 +86,129 @@ def attack(
     by the ``numbers (B,)`` of the pictures, ``seed`` and iteration. A picture whose gradient is not finite, or that is
     not itself, is left alone with the iterate that is kept of it, and the others go on.
     """
-    recording, budget = plans.recording, plans.budget
-    latents = scene.latents.clone()
-    best = Best(perturber.perceptual, scene, plans.budget)
-    moving = torch.ones(len(latents), dtype=torch.bool)
-    broken = torch.zeros_like(moving)
-    taken = torch.zeros(len(latents), dtype=torch.long)
-    heads = torch.Generator()
-    rendered: Rendered | None = None
-    logits = latents.new_zeros(len(latents), len(perturber.names))
-    margins = latents.new_zeros(len(perturber.surrogates), len(latents))
-    for number in range(budget.iterations + 1):
-        latents = latents.detach().requires_grad_()
-        acting = latents if scene.mask is None else blend(latents, scene.latents, scene.mask)
-        last = number == budget.iterations
-        with torch.set_grad_enabled(not last):
-            rows = moving.nonzero()[:, 0]
-            found = render(
-                perturber.prior,
-                acting[rows],
-                scene.condition[rows],
-                [null and null[rows] for null in scene.nulls],
-                plans.path,
-                () if last else recording.layers,
-                window=recording.window,
-            )
-            rendered = found if rendered is None else rendered.with_rows(rows, found)
-        image = rendered.image if scene.residual is None else rendered.image + scene.residual
-        seen = _seen(perturber, image[rows], scene.labels[rows], None if goal is None else goal[rows])
-        logits, margins = (
-            logits.index_copy(0, rows, seen[0].to(logits)),
-            margins.index_copy(1, rows, seen[1].to(margins)),
-        )
-        best.offer(image, acting, margins, moving)
-        moving = moving & ~best.reached
-        if last or not bool(moving.any()):
+    course = _Course(perturber, scene, drive, objective, mover, plans, goal, numbers, seed)
+    for number in range(plans.budget.iterations):
+        done = course.iterate(number)
+        if done is None:
             break
-        views = views_of(image, plans.views, numbers, seed, number)
-        rows = moving.nonzero()[:, 0]
-        gradient = drive.pulled(perturber.surrogates, image, latents, views, margins, number, rows)
-        parts: dict[str, Tensor] = {}
-        if objective is not None:
-            kept = kept_heads(rendered.steps, recording.keep_heads, heads.manual_seed(seed * 1_000_003 + number))
-            view = _view(scene, rendered.steps, kept, recording.head_weights)
-            scored = objective(_candidate(scene, image, logits, view), number)
-            parts = scored.parts
-            if scored.value.requires_grad:
-                gradient = gradient + torch.autograd.grad(scored.value.sum(), latents)[0]
-            del view, scored
-        # A hinge may answer a picture that is no number with a gradient of 0.
-        broken |= moving & ~(_finite(gradient) & _finite(image))
-        moving = moving & ~broken
-        # Nothing keeps this iteration's graph while the next one's is built.
-        rendered = rendered.detached()
-        del found, image, acting
-        if not bool(moving.any()):
-            break
-        gradient = torch.where(moving[:, None, None, None], gradient, 0.0)
         if on_iteration is not None:
-            on_iteration(Iteration(number, parts, margins, moving))
-        stepped = mover(latents.detach(), gradient)
-        stepped = _within(stepped, scene.latents, scene.mask, budget.radius)
-        latents = torch.where(moving[:, None, None, None], stepped, latents.detach())
-        taken += moving
-    return Attacked(best.images, best.latents, best.margin, best.distance, taken, broken, margins)
+            on_iteration(done)
+    else:
+        course.look_once_more()
+    return course.ended()
+
+
+@dataclass(eq=False)
+class _Course:
+    """A batch on its way: where its latents are, what was last seen of its pictures, and who still moves."""
+
+    perturber: Perturber
+    scene: Scene
+    drive: Drive
+    objective: Objective | None
+    mover: Mover
+    plans: Plans
+    goal: Tensor | None
+    numbers: Sequence[int]
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.latents = self.scene.latents.clone()
+        count = len(self.latents)
+        self.best = Best(self.perturber.perceptual, self.scene, self.plans.budget)
+        self.moving = torch.ones(count, dtype=torch.bool)
+        self.broken = torch.zeros(count, dtype=torch.bool)
+        self.taken = torch.zeros(count, dtype=torch.long)
+        self.rendered: Rendered | None = None
+        self.logits = self.latents.new_zeros(count, len(self.perturber.names))
+        self.margins = self.latents.new_zeros(len(self.perturber.surrogates), count)
+        self._heads = torch.Generator()
+
+    def iterate(self, number: int) -> Iteration | None:
+        """Looks at the pictures and steps the latents of those that move on; None where no picture does any more.
+
+        Its graph ends with it: nothing keeps one iteration's while the next one's is built.
+        """
+        latents = self.latents.detach().requires_grad_()
+        rendered, image = self._look(latents, self.plans.recording.layers)
+        if not bool(self.moving.any()):
+            return None
+        gradient = self._drive(image, latents, number)
+        parts: Mapping[str, Tensor] = {}
+        if self.objective is not None:
+            pull, parts = self._terms(self.objective, rendered, image, latents, number)
+            gradient = gradient if pull is None else gradient + pull
+        # A hinge may answer a picture that is no number with a gradient of 0.
+        self.broken |= self.moving & ~(_finite(gradient) & _finite(image))
+        self.moving = self.moving & ~self.broken
+        self.rendered = rendered.detached()
+        if not bool(self.moving.any()):
+            return None
+        self._step(latents.detach(), gradient)
+        return Iteration(number, parts, self.margins, self.moving)
+
+    @torch.no_grad()
+    def look_once_more(self) -> None:
+        """Judges what the last step made."""
+        self._look(self.latents, ())
+
+    def ended(self) -> Attacked:
+        """What is kept."""
+        best = self.best
+        return Attacked(best.images, best.latents, best.margin, best.distance, self.taken, self.broken, self.margins)
+
+    def _look(self, latents: Tensor, layers: Sequence[AttentionLayer]) -> tuple[Rendered, Tensor]:
+        """Renders the pictures that move, asks the surrogates, and leaves alone from here on who fools them enough.
+
+        The image ``(B, 3, H, W)`` has the graph of these pictures; the others are what they were.
+        """
+        scene, plans, rows = self.scene, self.plans, self.moving.nonzero()[:, 0]
+        acting = latents if scene.mask is None else blend(latents, scene.latents, scene.mask)
+        found = render(
+            self.perturber.prior,
+            acting[rows],
+            scene.condition[rows],
+            [null and null[rows] for null in scene.nulls],
+            plans.path,
+            layers,
+            window=plans.recording.window,
+        )
+        rendered = found if self.rendered is None else self.rendered.with_rows(rows, found)
+        image = rendered.image if scene.residual is None else rendered.image + scene.residual
+        goal = None if self.goal is None else self.goal[rows]
+        logits, margins = _seen(self.perturber, image[rows], scene.labels[rows], goal)
+        self.logits = self.logits.index_copy(0, rows, logits.to(self.logits))
+        self.margins = self.margins.index_copy(1, rows, margins.to(self.margins))
+        self.best.offer(image, acting, self.margins, self.moving)
+        self.moving = self.moving & ~self.best.reached
+        return rendered, image
+
+    def _drive(self, image: Tensor, latents: Tensor, number: int) -> Tensor:
+        """The surrogates' gradient at the latents, ``(B, c, h, w)``."""
+        views = views_of(image, self.plans.views, self.numbers, self.seed, number)
+        rows = self.moving.nonzero()[:, 0]
+        return self.drive.pulled(self.perturber.surrogates, image, latents, views, self.margins, number, rows)
+
+    def _terms(
+        self, objective: Objective, rendered: Rendered, image: Tensor, latents: Tensor, number: int
+    ) -> tuple[Tensor | None, Mapping[str, Tensor]]:
+        """The terms' gradient at the latents, None where none of them has one, and their values ``{name: (B,)}``."""
+        recording = self.plans.recording
+        self._heads.manual_seed(self.seed * 1_000_003 + number)
+        kept = kept_heads(rendered.steps, recording.keep_heads, self._heads)
+        view = _view(self.scene, rendered.steps, kept, recording.head_weights)
+        scored = objective(_candidate(self.scene, image, self.logits, view), number)
+        if not scored.value.requires_grad:
+            return None, scored.parts
+        return torch.autograd.grad(scored.value.sum(), latents)[0], scored.parts
+
+    def _step(self, latents: Tensor, gradient: Tensor) -> None:
+        """One step of the pictures that move."""
+        moves = self.moving[:, None, None, None]
+        stepped = self.mover(latents, torch.where(moves, gradient, 0.0))
+        stepped = _within(stepped, self.scene.latents, self.scene.mask, self.plans.budget.radius)
+        self.latents = torch.where(moves, stepped, latents)
+        self.taken += self.moving
 
 
 def _finite(values: Tensor) -> Tensor:
