@@ -103,25 +103,17 @@ class Judge:
         pictures = judged.images.float() / 255
         labels = judged.labels
         target = in_parts(self._instruments.target.logits, batch, pictures)
-        votes = {name: in_parts(judge.logits, batch, pictures) for name, judge in self.classifiers.items()}
+        votes = {
+            name: _votes(in_parts(judge.logits, batch, pictures), labels) for name, judge in self.classifiers.items()
+        }
         embeddings = self.embed(judged.images, batch=batch) if embeddings is None else embeddings
-        if judged.row == "upper":
-            mates = self._mates(judged)
-            means = unit_embeddings(mates.to(embeddings) @ self.private_embeddings)
-            distances = euclidean_distances(embeddings, self.private_embeddings)
-            nearest = distances.masked_fill(~mates, torch.inf).amin(1)
-        else:
-            means = class_means(self.private_embeddings, self.private.labels, labels)
-            nearest = neighbour_distance(embeddings, labels, self.private_embeddings, self.private.labels)
-        cosine = identity_cosine(embeddings, means)
+        cosine, nearest = self._likeness(judged, embeddings)
         diversity = self._diversity(pictures, labels, batch)
         variance = None if diversity is None else embedding_variance(embeddings, labels)
         perceptual, attributes = self._distances_to_source(pictures, judged.source_images, batch)
         factors = self._factor_errors(pictures, labels, batch)
         own = target.log_softmax(1).gather(1, labels[:, None])[:, 0]
         target_hit = topk_success(target, labels)
-        first = {name: topk_success(logits, labels) for name, logits in votes.items()}
-        five = {name: topk_success(logits, labels, k=min(5, logits.shape[1])) for name, logits in votes.items()}
         numbers = _numbers_within(labels)
         return [
             Record(
@@ -133,12 +125,7 @@ class Judge:
                 source_image=None if judged.sources is None else f"images/source/{int(judged.sources[i]):05d}.png",
                 target_hit=bool(target_hit[i]),
                 target_log_probability=float(own[i]),
-                judges={
-                    name: JudgeVote(
-                        predicted=int(logits[i].argmax()), hit=bool(first[name][i]), top5=bool(five[name][i])
-                    )
-                    for name, logits in votes.items()
-                },
+                judges={name: given[i] for name, given in votes.items()},
                 identity_cosine=float(cosine[i]),
                 knn_distance=float(nearest[i]),
                 diversity=None if diversity is None else float(diversity[i]),
@@ -149,6 +136,20 @@ class Judge:
             )
             for i in range(len(labels))
         ]
+
+    def _likeness(self, judged: Judged, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """``(B,)`` cosine with the class's mean private embedding, and ``(B,)`` distance to its nearest one.
+
+        A private picture, of row `upper`, is compared with the other ones of its person.
+        """
+        if judged.row != "upper":
+            private, theirs = self.private_embeddings, self.private.labels
+            nearest = neighbour_distance(embeddings, judged.labels, private, theirs)
+            return identity_cosine(embeddings, class_means(private, theirs, judged.labels)), nearest
+        mates = self._mates(judged)
+        means = unit_embeddings(mates.to(embeddings) @ self.private_embeddings)
+        distances = euclidean_distances(embeddings, self.private_embeddings)
+        return identity_cosine(embeddings, means), distances.masked_fill(~mates, torch.inf).amin(1)
 
     def _mates(self, judged: Judged) -> Tensor:
         """``(B, N)``: which private pictures are *other* ones of the same person; copies of a picture are no others."""
@@ -225,6 +226,12 @@ def refuse_dependent(name: str, judge: Classifier, target: Classifier, *, whose:
             f"The judge `{name}` seems to be trained from {whose}'s weights (mean cosine of {len(shared)} shared "
             f"tensors {sum(cosines) / len(cosines):.2f}). Judge with a model of its own training."
         )
+
+
+def _votes(logits: Tensor, labels: Tensor) -> list[JudgeVote]:
+    first, five = (topk_success(logits, labels, k=min(k, logits.shape[1])) for k in (1, 5))
+    answers = zip(logits.argmax(1).tolist(), first.tolist(), five.tolist(), strict=True)
+    return [JudgeVote(predicted=predicted, hit=hit, top5=top5) for predicted, hit, top5 in answers]
 
 
 def _marks(images: Tensor) -> Tensor:
