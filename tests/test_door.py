@@ -55,6 +55,19 @@ def test_a_perturbations_pictures_and_models_are_looked_for_too(tmp_path: Path) 
     assert keys == ["images.labels", "images.names", "prior.location", "surrogates.mine.weights"]
 
 
+def test_a_path_that_cannot_even_be_looked_up_is_told_as_one_that_is_not_there() -> None:
+    endless = "x" * 300  # longer than a file system's names
+    values = {
+        "images": {"kind": "labelled", "folder": endless, "labels": f"{endless}/labels.csv", "names": endless},
+        "prior": {"kind": "diffusers", "location": f"./{endless}"},
+        "surrogates": {"mine": {"kind": "trained", "folder": endless}},
+    }
+    with pytest.raises(SettingsError) as refused:
+        build.check_door(check_perturbation(values))
+    keys = [fault.partition("`")[2].partition("`")[0] for fault in refused.value.faults]
+    assert keys == ["images.folder", "images.labels", "images.names", "prior.location", "surrogates.mine.folder"]
+
+
 def test_a_folder_without_a_pipeline_is_no_prior_and_a_hub_id_is_not_asked_for(tmp_path: Path) -> None:
     build.check_door(check_perturbation({"prior": {"kind": "diffusers", "location": "somebody/a-prior"}}))
     with pytest.raises(

@@ -1,5 +1,6 @@
 """What settings name and what is not there: files, folders of models, bundled models, packages. None is opened."""
 
+import os
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,15 +50,15 @@ def _absence(key: str, value: object) -> InvalidSetting | None:
     """What is wrong where something is missing."""
     try:
         match value:
-            case Path() if not value.exists():
-                return InvalidSetting(key, "be a file or folder that is there", str(value))
+            case Path() if not os.access(value, os.R_OK):  # False, not an error, below what may not be read
+                return InvalidSetting(key, "be a file or folder that is there and can be read", str(value))
             case s.BundledModel(name=name):
                 bundled_folder(name, key=f"{key}.name")
             case s.PriorModel(kind="bundled", location=location):
                 bundled_folder(location, key=f"{key}.location")
             case s.PriorModel(kind="diffusers", location=location) if not is_hub_id(location):
                 require_pipeline(Path(location), key=f"{key}.location")
-            case s.TrainedModel(folder=folder) if folder.exists():
+            case s.TrainedModel(folder=folder) if os.access(folder, os.R_OK):
                 require_network(folder, key=f"{key}.folder")
     except InvalidSetting as fault:
         return fault

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,7 +71,7 @@ def is_hub_id(location: str) -> bool:
     (True, False, False)
     """
     named = location.count("/") == 1 and not location.startswith((".", "/", "~"))
-    return named and not Path(location).exists()
+    return named and not os.access(location, os.F_OK)
 
 
 def require_pipeline(folder: Path, *, key: str = "prior") -> None:
@@ -79,7 +80,7 @@ def require_pipeline(folder: Path, *, key: str = "prior") -> None:
     Raises:
         InvalidSetting: the folder lacks ``model_index.json``.
     """
-    if not (folder / "model_index.json").exists():
+    if not os.access(folder / "model_index.json", os.R_OK):
         rule = "be a folder with a model_index.json, or a hub id"
         raise InvalidSetting(key, rule, str(folder), "Save a diffusers pipeline there.")
 
