@@ -40,8 +40,12 @@ def file_faults(path: Path, text: str | bytes) -> list[str]:
 @pytest.mark.parametrize(
     ("values", "fault"),
     [
-        ({"sede": 3}, "`sede` should be left out: no such key. Found 3."),
-        ({"image": {"stepz": 3}}, "`image.stepz` should be left out: no such key. Found 3."),
+        ({"sede": 3}, "`sede` should be left out: no such key. Found 3. Perhaps `seed` is meant."),
+        ({"zzz": 3}, "`zzz` should be left out: no such key. Found 3."),
+        (
+            {"image": {"stepz": 3}},
+            "`image.stepz` should be left out: no such key. Found 3. Perhaps `steps` is meant.",
+        ),
         ({"audit": "theft"}, "`audit` should be 'inversion'. Found 'theft'."),
         ({"name": "../up"}, "`name` should match pattern '^[A-Za-z0-9][A-Za-z0-9._-]*$'. Found '../up'."),
         ({"name": ""}, "`name` should match pattern '^[A-Za-z0-9][A-Za-z0-9._-]*$'. Found ''."),
@@ -118,7 +122,7 @@ def file_faults(path: Path, text: str | bytes) -> list[str]:
         ({"judging": {"classifiers": {}}}, "`judging.classifiers` should have at least 1 item. Found {}."),
         (
             {"judging": {"classifiers": {"a": {"kind": "bundled", "nme": 1, "name": "x"}}}},
-            "`judging.classifiers.a.nme` should be left out: no such key. Found 1.",
+            "`judging.classifiers.a.nme` should be left out: no such key. Found 1. Perhaps `name` is meant.",
         ),
         (
             {"weighting": {"kind": "x"}},

@@ -4,7 +4,9 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+
+from diffaudit._keys import key_meant
 
 _RULES = {
     "dict_type": "be a mapping of keys",
@@ -28,22 +30,24 @@ class FaultsError(ValueError):
         super().__init__("\n".join(self.sentences))
 
 
-def faults(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
-    """One sentence a fault, in the order of the settings; ``values`` are those that were checked."""
+def faults(error: ValidationError, values: Mapping[str, Any], section: type[BaseModel]) -> list[str]:
+    """One sentence a fault, in the order of the settings; ``values`` are those that were checked as a ``section``."""
     found = []
     for item in error.errors(include_url=False):
         several = item.get("ctx", {}).get("error")
-        found += several.sentences if isinstance(several, FaultsError) else [_fault(item, values)]
+        found += several.sentences if isinstance(several, FaultsError) else [_fault(item, values, section)]
     return found
 
 
-def _fault(item: Any, values: Mapping[str, Any]) -> str:
+def _fault(item: Any, values: Mapping[str, Any], section: type[BaseModel]) -> str:
     loc, kind = item["loc"], item["type"]
     *parents, last = loc or ("settings",)
     key = ".".join(_named(loc, values)) or "settings"
     found = _short.repr(item["input"])
     if kind == "extra_forbidden":
-        return f"`{key}` should be left out: no such key. Found {found}."
+        meant = key_meant(section, loc)
+        advice = f" Perhaps `{meant}` is meant." if meant else ""
+        return f"`{key}` should be left out: no such key. Found {found}.{advice}"
     if kind == "missing":
         return f"`{key}` should be given. Found nothing."
     if kind == "union_tag_invalid":

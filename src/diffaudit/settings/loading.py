@@ -75,7 +75,7 @@ def _checked(values: Mapping[str, Any], source: str, kind: type[Kind]) -> Kind:
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        raise SettingsError(source, faults(error, values)) from error
+        raise SettingsError(source, faults(error, values, kind)) from error
 
 
 def dump_settings(settings: AuditSettings) -> str:

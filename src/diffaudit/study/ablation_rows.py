@@ -49,14 +49,11 @@ def load_ablation(path: Path) -> Ablation:
         SettingsError: the file or its base cannot be read, or it or a row breaks rules; all faults at once.
     """
     values = read_mapping(path)
+    kind: type[AnyAblation] = PerturbationAblation if values.get("audit") == "perturbation" else InversionAblation
     try:
-        settings: AnyAblation
-        if values.get("audit") == "perturbation":
-            settings = PerturbationAblation.model_validate(values)
-        else:
-            settings = InversionAblation.model_validate(values)
+        settings = kind.model_validate(values)
     except ValidationError as error:
-        raise SettingsError(str(path), faults(error, values)) from error
+        raise SettingsError(str(path), faults(error, values, kind)) from error
     try:
         base = None if settings.base is None else settings_path(settings.base, key="base", folder=path.parent)
     except InvalidSetting as error:
