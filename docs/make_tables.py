@@ -1,8 +1,8 @@
 """Writes the tables of the documents from the measured files in ``benchmarks/``: ``python docs/make_tables.py``.
 
 A document says where with ``<!-- table: FILE NAME -->`` and ``<!-- end of table -->``; what stands between is replaced.
-FILE is an ``ablation.json``, NAME one of its tables, ``rows`` for every row, or a table of the report. No number is
-copied by hand.
+FILE is an ``ablation.json``, NAME one of its tables, ``rows`` for every row, ``defences`` for what is left of their
+success behind each, or a table of the report. No number is copied by hand.
 """
 
 import json
@@ -16,6 +16,7 @@ from diffaudit.report.ablation_cells import difference, level
 from diffaudit.report.ablation_layout import MODES, layout_of, title
 from diffaudit.report.ablation_tables import ablation_tables
 from diffaudit.report.tables import pipe_table
+from diffaudit.report.wording import Measure
 from diffaudit.study.planned_rows import row_key
 
 Json = Mapping[str, Any]
@@ -26,9 +27,11 @@ MARK = "<!-- table: "
 PLACE = re.compile(r"(<!-- table: (\S+) (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 SHOWN = {
     "inversion": ("judge_accuracy", "target_accuracy", "factor_error"),
-    "perturbation": ("white_box_mean", "transfer_mean", "transfer_kept", "perceptual_distance", "psnr"),
+    "perturbation": ("white_box_mean", "transfer_mean", "transfer_kept", "sibling", "perceptual_distance", "psnr"),
 }
-"""What a table of one mode shows of a row, beside its difference from the baseline."""
+"""What a table of one mode shows of a row, beside its difference from the baseline: measures, or families of them."""
+
+DEFENCES = ("transfer_mean", "defended")
 
 
 def rewritten(page: str) -> str:
@@ -51,6 +54,10 @@ def table_of(ablation: Json, name: str) -> str:
     """
     if name == "rows":
         return _measures(ablation, None, ablation["rows"])
+    if name == "defences":
+        columns = _columns(ablation, DEFENCES, ablation["rows"])
+        lines = [[title(row), *_levels(row, columns)] for row in ablation["rows"]]
+        return pipe_table(["Row", *(column.title for column in columns)], lines)
     if name not in ablation["tables"]:
         return _of_the_report(ablation, name)
     members = ablation["tables"][name]
@@ -70,7 +77,8 @@ def table_of(ablation: Json, name: str) -> str:
 def _of_the_report(ablation: Json, name: str) -> str:
     tables = {table.name: table for table in ablation_tables(ablation)}
     if name not in tables:
-        raise ValueError(f"`{name}` should be `rows` or one of {', '.join([*ablation['tables'], *tables])}.")
+        known = ", ".join(["rows", "defences", *ablation["tables"], *tables])
+        raise ValueError(f"`{name}` should be one of {known}.")
     return tables[name].to_markdown()
 
 
@@ -93,12 +101,7 @@ def _measures(ablation: Json, first: str | None, rows: Sequence[Json]) -> str:
 
     Without a first row, modes are named: the rows may be of several.
     """
-    columns = [
-        column
-        for key in SHOWN[ablation["audit"]]
-        for column in layout_of(ablation).columns
-        if column.key == key and any(row["metrics"].get(key) for row in rows)
-    ]
+    columns = _columns(ablation, SHOWN[ablation["audit"]], rows)
     headline = next(column for column in columns if column.key in ("judge_accuracy", "transfer_mean"))
     against = next((row_key(row["name"], row["mode"]) for row in rows if row["name"] == first), None)
     beside = {
@@ -115,12 +118,26 @@ def _measures(ablation: Json, first: str | None, rows: Sequence[Json]) -> str:
     lines = [
         [
             title(row if first is None else {**row, "mode": None}),
-            *(str(level(row["metrics"].get(column.key), column)) for column in columns),
+            *_levels(row, columns),
             *(str(difference(find(row), headline)) for _, find in compared),
         ]
         for row in rows
     ]
     return pipe_table(head, lines)
+
+
+def _columns(ablation: Json, shown: Sequence[str], rows: Sequence[Json]) -> list[Measure]:
+    """Those of the measures ``shown``, or of their families (``sibling.*``), that some row has."""
+    return [
+        column
+        for key in shown
+        for column in layout_of(ablation).columns
+        if column.key.partition(".")[0] == key and any(row["metrics"].get(column.key) for row in rows)
+    ]
+
+
+def _levels(row: Json, columns: Sequence[Measure]) -> list[str]:
+    return [str(level(row["metrics"].get(column.key), column)) for column in columns]
 
 
 def main() -> None:

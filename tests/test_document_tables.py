@@ -125,7 +125,7 @@ def test_a_table_of_the_report_comes_with_its_caption(script: ModuleType, ablati
 
 
 def test_a_table_of_perturbations_has_their_measures(script: ModuleType, ablation: dict[str, Any]) -> None:
-    names = ("white_box_mean", "transfer_mean", "perceptual_distance")
+    names = ("white_box_mean", "transfer_mean", "sibling.squeezenet", "defended.jpeg-75", "perceptual_distance")
     fooled = row("full", None, 0.5) | {
         "reference": False,
         "metrics": {name: {"value": 0.5, "low": 0.4, "high": 0.6} for name in names},
@@ -134,14 +134,18 @@ def test_a_table_of_perturbations_has_their_measures(script: ModuleType, ablatio
     perturbed = ablation | {"audit": "perturbation", "rows": [fooled], "contrasts": []}
     head, _, line = lines(script.table_of(perturbed, "rows"))
     assert head == [
-        "Row", "Surrogates fooled", "Held-out models fooled", "Perceptual distance", "difference from the baseline",
+        "Row", "Surrogates fooled", "Held-out models fooled", "squeezenet (sibling)", "Perceptual distance",
+        "difference from the baseline",
     ]  # fmt: skip
     half = "50.0 [40.0, 60.0]"
-    assert line == ["full", half, half, "0.5000 [0.4000, 0.6000]", "+10.0 [+5.0, +15.0] p 0.003*"]
+    assert line == ["full", half, half, half, "0.5000 [0.4000, 0.6000]", "+10.0 [+5.0, +15.0] p 0.003*"]
+    head, _, line = lines(script.table_of(perturbed, "defences"))
+    assert head == ["Row", "Held-out models fooled", "Behind jpeg-75"]
+    assert line == ["full", half, half]
 
 
 def test_marks_that_lead_nowhere_are_refused(script: ModuleType, ablation: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"`sceme` should be `rows` or one of schemes, within"):
+    with pytest.raises(ValueError, match=r"`sceme` should be one of rows, defences, schemes, within"):
         script.table_of(ablation, "sceme")
     with pytest.raises(ValueError, match="should have its `<!-- end of table -->`"):
         script.rewritten("<!-- table: found.json within -->\nold")
