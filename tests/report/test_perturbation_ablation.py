@@ -12,6 +12,7 @@ from diffaudit.report.ablation import write_ablation_report
 from diffaudit.report.ablation_figures import ablation_frontier
 from diffaudit.report.ablation_layout import layout_of
 from diffaudit.report.ablation_tables import RowTable, ablation_tables
+from diffaudit.report.ablation_verdict import Finding, ablation_verdict
 
 from .conftest import Page
 
@@ -201,3 +202,23 @@ def test_where_labels_can_be_asked_again_what_keeps_them_leads(ablation: dict[st
     figure = ablation_frontier(ablation["rows"], layout.headline)
     assert figure is not None
     assert figure.axes[0].get_ylabel() == "held-out models fooled, label kept, in %"
+
+
+def test_each_row_is_held_against_the_attacks_on_pixels_at_its_distance(ablation: dict[str, Any]) -> None:
+    """PGD comes to 25 % at 0.125 and, were it to go on so, to 50 % at 0.25: it is given that, its 8/255 has no more."""
+    ablation["rows"] += [row("clear", 0.75, 0.25), row("near", 0.125, 0.0625), row("rebuilt", 1.0, 0.01)]
+    where = "every attack on pixels at no larger a perceptual distance"
+    between = "PGD between 4/255 and 8/255 50.0"
+    assert ablation_verdict(ablation)[2:] == [
+        Finding(f"Above {where}, in percent", (f"clear 75.0, {between}",)),
+        Finding(f"Above {where}, but intervals overlap, in percent", (f"full 62.5, {between}",)),
+        Finding(f"Not above {where}, in percent", (f"baseline 50.0, {between}", "near 12.5, PGD below 4/255 12.5")),
+    ]
+
+
+def test_without_an_attack_on_pixels_no_row_is_held_against_one(ablation: dict[str, Any]) -> None:
+    ablation["rows"] = [line for line in ablation["rows"] if not line["name"].startswith("pgd")]
+    assert [finding.what for finding in ablation_verdict(ablation)] == [
+        "Highest held-out models fooled, in percent",
+        "Above the baseline, in points",
+    ]
