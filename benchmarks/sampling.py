@@ -13,7 +13,7 @@ import torch
 
 from diffaudit.build import build_encoder
 from diffaudit.models.bundled import bundled_folder
-from diffaudit.models.nearest_mean import class_means, nearest_mean_classifier
+from diffaudit.models.nearest_mean import mean_per_class, nearest_mean_classifier
 from diffaudit.models.prior import DiffusionPrior
 from diffaudit.settings import TrainedModel
 from diffaudit.training.pool import rendered_pool
@@ -41,7 +41,7 @@ def main() -> None:
     recogniser = nearest_mean_classifier(judge, people.images, people.labels)
     embeddings = torch.cat([encoder(part.float() / 255) for part in people.images.split(256)])
     labels = torch.arange(arguments.people).repeat_interleave(arguments.each)
-    asked = class_means(embeddings, people.labels)[labels]
+    asked = mean_per_class(embeddings, people.labels)[labels]
     sources = rendered_pool(public_identities()[: len(labels)], 1, seed=18).images.float() / 255
     print(f"{len(labels)} pictures of {arguments.people} unseen people; chance is {100 / arguments.people:.1f} %")
     for steps, strength, scale in itertools.product(arguments.steps, arguments.strength, arguments.guidance):
