@@ -12,6 +12,7 @@ from diffaudit._keys import key_meant
 class Square(BaseModel):
     kind: Literal["square"] = "square"
     side: float = 1.0
+    square: "Square | None" = None
 
 
 class Circle(BaseModel):
@@ -37,6 +38,7 @@ class Drawing(BaseModel):
         (("shape", "square", "sides"), "side"),
         (("shape", "circle", "radus"), "radius"),
         (("shape", "circle", "sides"), None),  # a square's
+        (("shape", "square", "square", "sides"), "side"),  # the tag, then the key of the same name
         (("shapes", 3, "circle", "radus"), "radius"),
         (("named", "shape", "square", "sides"), "side"),
         (("groups", 0, "circle", 1, "radus"), "radius"),

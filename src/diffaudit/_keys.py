@@ -29,17 +29,22 @@ def key_meant(section: type[BaseModel], loc: Sequence[str | int]) -> str | None:
 
 def _below(node: Any, part: str | int) -> Iterator[Any]:
     """What the type ``node`` has at ``part``: a key, a place in a list, or the tag of a union's member."""
+    models = _models([node])
+    if len(models) > 1 and (tagged := [model for model in models if _tag(model) == part]):
+        yield from tagged  # before any key: of folders of pictures, the kind `folders`, `folders` is a key, too
+        return
+    for model in models:
+        if part in model.model_fields:
+            yield model.model_fields[str(part)].annotation
     for member in _members(node):
         if get_origin(member) in (dict, Mapping):
             yield get_args(member)[1]
         elif get_origin(member) in (list, tuple, Sequence):
             yield get_args(member)[0]
-        elif isinstance(member, type) and issubclass(member, BaseModel):
-            fields = member.model_fields
-            if part in fields:
-                yield fields[str(part)].annotation
-            elif "kind" in fields and fields["kind"].default == part:
-                yield member
+
+
+def _tag(model: type[BaseModel]) -> Any:
+    return model.model_fields["kind"].default if "kind" in model.model_fields else None
 
 
 def _models(nodes: Sequence[Any]) -> list[type[BaseModel]]:
