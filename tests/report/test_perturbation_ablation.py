@@ -181,6 +181,13 @@ def test_a_report_leaves_tables_figures_a_page_and_a_readme(ablation: dict[str, 
     assert "Claims" not in readme
 
 
+def test_a_readme_without_known_seconds_speaks_of_none(ablation: dict[str, Any], tmp_path: Path) -> None:
+    ablation["rows"] = [found | {"seconds": None} for found in ablation["rows"]]
+    write_json(tmp_path / "ablation.json", ablation)
+    write_ablation_report(tmp_path)
+    assert "made by `diffaudit ablate study.yaml`.\n" in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
 def test_without_held_out_models_the_white_box_leads(ablation: dict[str, Any], tmp_path: Path) -> None:
     for found in ablation["rows"]:
         found["metrics"] = {key: value for key, value in found["metrics"].items() if not key.startswith("transfer")}
@@ -206,13 +213,20 @@ def test_where_labels_can_be_asked_again_what_keeps_them_leads(ablation: dict[st
 
 def test_each_row_is_held_against_the_attacks_on_pixels_at_its_distance(ablation: dict[str, Any]) -> None:
     """PGD comes to 25 % at 0.125 and, were it to go on so, to 50 % at 0.25: it is given that, its 8/255 has no more."""
-    ablation["rows"] += [row("clear", 0.75, 0.25), row("near", 0.125, 0.0625), row("rebuilt", 1.0, 0.01)]
-    where = "every attack on pixels at no larger a perceptual distance"
-    between = "PGD between 4/255 and 8/255 50.0"
+    ablation["rows"] += [
+        row("clear", 0.75, 0.25),
+        row("nearer", 0.5, 0.0625),
+        row("unknown", 0.125, 0.0625),
+        row("rebuilt", 1.0, 0.01),
+    ]
+    at = "an attack on pixels at no larger a perceptual distance"
+    above = f"Above every {at.removeprefix('an ')}"
+    between, farther = "PGD between 4/255 and 8/255 50.0", "PGD 4/255 (farther) 25.0"
     assert ablation_verdict(ablation)[2:] == [
-        Finding(f"Above {where}, in percent", (f"clear 75.0, {between}",)),
-        Finding(f"Above {where}, but intervals overlap, in percent", (f"full 62.5, {between}",)),
-        Finding(f"Not above {where}, in percent", (f"baseline 50.0, {between}", "near 12.5, PGD below 4/255 12.5")),
+        Finding(f"{above}, in percent", (f"clear 75.0, {between}", f"nearer 50.0, {farther}")),
+        Finding(f"{above}, but intervals overlap, in percent", (f"full 62.5, {between}",)),
+        Finding("Below an attack on pixels that was run farther away alone, in percent", (f"unknown 12.5, {farther}",)),
+        Finding(f"Reached by {at}, in percent", (f"baseline 50.0, {between}",)),
     ]
 
 

@@ -116,11 +116,11 @@ def _readme(
     trainings: Mapping[str, Figures],
 ) -> str:
     seconds = [row["seconds"] * len(row["seeds"]) for row in ablation["rows"] if row["seconds"] is not None]
+    took = f"; making the images took about {duration(sum(seconds))} in all" if seconds else ""
     lines = [
         f"# Ablation {ablation['name']}",
         "",
-        f"Rows of settings in the {ablation['audit']} audit, made by `{ablation['command']}`; making the images took "
-        f"about {duration(sum(seconds))} in all.",
+        f"Rows of settings in the {ablation['audit']} audit, made by `{ablation['command']}`{took}.",
         "The numbers are in [ablation.json](ablation.json), one page with everything in [report.html](report.html),",
         "each run with its images under `runs/`.",
         "",

@@ -10,7 +10,7 @@ from typing import Any
 from diffaudit.records import REBUILT
 from diffaudit.report.ablation_cells import difference, is_seen, level, written
 from diffaudit.report.ablation_layout import Layout, layout_of, title
-from diffaudit.report.equal_distance import Rival, rivals_within
+from diffaudit.report.equal_distance import Rival, first_beyond, rivals_within
 from diffaudit.report.verdict import overlap
 
 Json = Mapping[str, Any]
@@ -67,23 +67,44 @@ def _gains(rows: Sequence[Json], layout: Layout, sign: int = 0) -> tuple[str, ..
 
 
 def _among_references(rows: Sequence[Json], layout: Layout) -> list[Finding]:
-    """Each row against the best of the attacks on pixels at no larger a price, read between their budgets."""
+    """Each row against the strongest of the attacks on pixels at no larger a price, read between their budgets."""
     if layout.price is None:
         return []
     attacks = {row["name"]: row["metrics"] for row in rows if row["reference"] and row["name"] != REBUILT}
-    where = f"every attack on pixels at no larger a {layout.price.title.lower()}"
-    above, overlapping, below = f"Above {where}", f"Above {where}, but intervals overlap", f"Not above {where}"
-    places: dict[str, list[str]] = {above: [], overlapping: [], below: []}
-    for row in rows:
-        cost = row["metrics"].get(layout.price.key)
-        rivals = rivals_within(cost["value"], attacks, layout.headline.key) if cost else []
-        if row["reference"] or not rivals:
-            continue
-        mine, best = row["metrics"][layout.headline.key], max(rivals, key=lambda rival: float(rival.success["value"]))
-        meets = any(overlap(mine, rival.success) for rival in rivals)
-        place = below if mine["value"] <= best.success["value"] else overlapping if meets else above
-        places[place].append(_beside(row, best, layout))
-    return [Finding(f"{place}, in percent", tuple(lines)) for place, lines in places.items()]
+    at = f"no larger a {layout.price.title.lower()}"
+    places: dict[str, list[str]] = {place: [] for place in ("clear", "overlapping", "unknown", "reached")}
+    for row in (row for row in rows if not row["reference"] and row["metrics"].get(layout.price.key)):
+        cost = row["metrics"][layout.price.key]["value"]
+        near = rivals_within(cost, attacks, layout.headline.key, from_nothing=False)
+        far = first_beyond(cost, attacks, layout.headline.key)
+        if near or far:
+            place, rival = _place(row["metrics"][layout.headline.key], near, far)
+            places[place].append(_beside(row, rival, layout))
+    headings = {
+        "clear": f"Above every attack on pixels at {at}",
+        "overlapping": f"Above every attack on pixels at {at}, but intervals overlap",
+        "unknown": "Below an attack on pixels that was run farther away alone",
+        "reached": f"Reached by an attack on pixels at {at}",
+    }
+    return [Finding(f"{headings[place]}, in percent", tuple(lines)) for place, lines in places.items()]
+
+
+def _place(mine: Json, near: list[Rival], far: list[Rival]) -> tuple[str, Rival]:
+    """Where a success lies among rivals, and the strongest of those that decide it.
+
+    ``far`` are the first budgets of methods that were run farther away alone: here they may do less, how much less is
+    not known.
+    """
+    strongest = max(near + far, key=_success)
+    if near and mine["value"] <= _success(max(near, key=_success)):
+        return "reached", max(near, key=_success)
+    if mine["value"] <= _success(strongest):
+        return "unknown", strongest
+    return "overlapping" if any(overlap(mine, rival.success) for rival in near + far) else "clear", strongest
+
+
+def _success(rival: Rival) -> float:
+    return float(rival.success["value"])
 
 
 def _beside(row: Json, rival: Rival, layout: Layout) -> str:

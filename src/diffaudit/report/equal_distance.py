@@ -34,22 +34,35 @@ class Rival:
     measured: bool
 
 
-def rivals_within(distance: float, references: Mapping[str, Json], key: str) -> list[Rival]:
+def rivals_within(
+    distance: float, references: Mapping[str, Json], key: str, *, from_nothing: bool = True
+) -> list[Rival]:
     """Every budget that was measured within ``distance`` and, of methods measured beyond it, the point on the way.
 
     Between two budgets a method is given the larger of two: what the straight line between them has, and what it would
     have had it gone on as it came to the lower one, but no more than the upper. The second is the larger where success
-    grows ever more slowly, as it mostly does. Before the first budget there is the straight line from no change alone.
+    grows ever more slowly, as it mostly does. Before the first budget there is the straight line from no change alone,
+    which may be too little; without ``from_nothing`` such a method is left out (:func:`first_beyond` has it).
     """
     rivals = []
     for method, points in _by_method(references, key).items():
         near = [point for point in points if point[0] <= distance]
         rivals += [Rival(attack_title(row), success, cost, measured=True) for cost, success, row in near]
-        if len(near) < len(points) and (not near or near[-1][0] < distance):
+        if len(near) < len(points) and (from_nothing if not near else near[-1][0] < distance):
             before, lower = [UNCHANGED, UNCHANGED, *near][-2:]
             title = _between(method, lower[2], points[len(near)][2])
             success = _on_the_way(distance, before, lower, points[len(near)])
             rivals.append(Rival(title, success, distance, measured=False))
+    return rivals
+
+
+def first_beyond(distance: float, references: Mapping[str, Json], key: str) -> list[Rival]:
+    """Of methods that were measured at larger distances alone, the first budget: nearer by, it would do no more."""
+    rivals = []
+    for points in _by_method(references, key).values():
+        cost, success, row = points[0]
+        if cost > distance:
+            rivals.append(Rival(f"{attack_title(row)} (farther)", success, cost, measured=True))
     return rivals
 
 
