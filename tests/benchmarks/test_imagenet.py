@@ -8,12 +8,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 
 from diffaudit.build import build_prior, victims
+from diffaudit.errors import InvalidSetting
 from diffaudit.models.prompts import label_tokens
 from diffaudit.settings import (
     ExportedAutoencoderModel,
@@ -23,11 +25,13 @@ from diffaudit.settings import (
     load_perturbation,
 )
 from diffaudit.study.ablation_rows import load_ablation
+from diffaudit.study.measured_rows import TableRow
+from diffaudit.study.row_images import RowImages
 from diffaudit.training.bench import Bench
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPTS = REPOSITORY / "benchmarks" / "imagenet"
-MODULES = ("photographs", "train")
+MODULES = ("over_splits", "photographs", "train")
 
 
 @pytest.fixture
@@ -74,6 +78,30 @@ def test_the_shipped_settings_are_the_first_split() -> None:
         assert getattr(full, section) == getattr(shipped, section)
     assert full.judging.heldout == shipped.judging.heldout
     assert full.judging.siblings == shipped.judging.siblings
+
+
+def test_over_the_splits_a_picture_counts_once(script: Any) -> None:
+    over_splits = script("over_splits")
+
+    def row(name: str, pictures: str, *fooled: float) -> TableRow:
+        columns = dict.fromkeys([*over_splits.MEASURES, "transfer.one"], np.array(fooled))
+        keys = tuple((picture, 0, place) for place, picture in enumerate(pictures))
+        images = RowImages(keys, columns, frozenset({"transfer_mean", "transfer.one"}))
+        return TableRow(name, None, images, is_baseline=name == "old")
+
+    nan = float("nan")  # no held-out model of that split had the picture right
+    one = [row("old", "abc", 0, 1, nan), row("new", "abc", 1, 1, nan)]
+    other = [row("new", "ac", 1, nan), row("old", "ac", 0.5, nan)]
+    old, new = over_splits.pooled({"one": one, "other": other})
+    assert (old.name, old.is_baseline, new.name, new.is_baseline) == ("old", True, "new", False)
+    assert old.images.keys == new.images.keys == (("a", 0, 0), ("b", 0, 1), ("c", 0, 2))
+    assert set(old.images.columns) == set(over_splits.MEASURES)
+    assert old.images.shares == {"transfer_mean"}
+    np.testing.assert_equal(old.images.columns["transfer_mean"], [0.25, 1.0, nan])
+    with pytest.raises(InvalidSetting, match=r"`runs` should lack no row of other\. Found \['new'\]"):
+        over_splits.pooled({"one": one, "other": other[1:]})
+    with pytest.raises(InvalidSetting, match=r"Found \['every row'\]"):
+        over_splits.pooled({"one": [], "other": []})
 
 
 # The prior ------------------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def ablation_table(
     comparisons = Comparisons(
         resamples=ablation.settings.resamples, correction=ablation.settings.correction, clusters=CLUSTERS[audit]
     )
-    reported = [_row(row, rows, comparisons, notes) for row in rows]
+    reported = reported_rows(rows, comparisons, notes)
     contrasts = _contrasts(ablation, rows, comparisons, notes)
     comparisons.correct(notes)
     return {
@@ -63,6 +63,11 @@ def ablation_table(
         "settings_hash": settings_hash(ablation),
         "command": command,
     }
+
+
+def reported_rows(rows: Sequence[TableRow], comparisons: Comparisons, notes: list[str]) -> list[Json]:
+    """Each row's entry in ``ablation.json``: its measures, and how it compares with its baseline and the start."""
+    return [_row(row, rows, comparisons, notes) for row in rows]
 
 
 def settings_hash(ablation: Ablation) -> str:
