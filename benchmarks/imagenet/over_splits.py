@@ -18,9 +18,8 @@ from diffaudit.errors import InvalidSetting
 from diffaudit.records import write_json
 from diffaudit.report.ablation import write_ablation_report
 from diffaudit.study.ablation_rows import load_ablation
-from diffaudit.study.ablation_table import CLUSTERS, reported_rows, settings_hash
-from diffaudit.study.measured_rows import TableRow, measured_rows, threat_model
-from diffaudit.study.row_comparisons import Comparisons
+from diffaudit.study.ablation_table import settings_hash, table_of_rows
+from diffaudit.study.measured_rows import TableRow, measured_rows
 from diffaudit.study.row_images import RowImages
 
 HERE = Path(__file__).parent
@@ -31,7 +30,6 @@ MEASURES = (
     *(f"defended.{name}" for name in DEFENCES),
 )
 """What has the same meaning in every split; one network's success has not, for its role differs."""
-AUDIT = "perturbation"
 
 
 def together(parts: Sequence[RowImages]) -> RowImages:
@@ -80,26 +78,10 @@ def main() -> None:
     ablations = {split: load_ablation(HERE / f"{split}.yaml") for split in SPLITS}
     notes = [f"A picture's mean over the splits in which it counts: {', '.join(SPLITS)}."]
     found = {split: measured_rows(each, arguments.runs / split, notes) for split, each in ablations.items()}
-    asked = ablations[SPLITS[0]].settings
-    comparisons = Comparisons(resamples=asked.resamples, correction=asked.correction, clusters=CLUSTERS[AUDIT])
-    rows = reported_rows(pooled(found), comparisons, notes)
-    comparisons.correct(notes)
+    first, command = SPLITS[0], "python benchmarks/imagenet/over_splits.py"
+    table = table_of_rows(ablations[first], arguments.runs / first, pooled(found), notes, command=command)
     hashes = "".join(settings_hash(each) for each in ablations.values())
-    table = {
-        "audit": AUDIT,
-        "name": "imagenet-splits",
-        "clusters": CLUSTERS[AUDIT],
-        "threat_model": threat_model(ablations[SPLITS[0]], arguments.runs / SPLITS[0]),
-        "rows": rows,
-        "contrasts": [],
-        "claims": [],
-        "tables": {},
-        "correction": asked.correction,
-        "failures": [],
-        "notes": notes,
-        "settings_hash": hashlib.sha256(hashes.encode()).hexdigest(),
-        "command": "python benchmarks/imagenet/over_splits.py",
-    }
+    table |= {"name": "imagenet-splits", "settings_hash": hashlib.sha256(hashes.encode()).hexdigest()}
     output = arguments.runs / "imagenet-splits"
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "ablation.json", table)

@@ -41,11 +41,25 @@ def ablation_table(
     Rows without a finished run are left out, and told of in ``notes``.
     """
     notes: list[str] = []
-    rows, audit = measured_rows(ablation, folder, notes), ablation.settings.audit
+    rows = measured_rows(ablation, folder, notes)
+    return table_of_rows(ablation, folder, rows, notes, command=command, failures=failures)
+
+
+def table_of_rows(
+    ablation: Ablation,
+    folder: Path,
+    rows: Sequence[TableRow],
+    notes: list[str],
+    *,
+    command: str,
+    failures: Sequence[Mapping[str, Any]] = (),
+) -> Json:
+    """:func:`ablation_table` of rows that are measured already; ``notes`` are what is to be told of them."""
+    audit = ablation.settings.audit
     comparisons = Comparisons(
         resamples=ablation.settings.resamples, correction=ablation.settings.correction, clusters=CLUSTERS[audit]
     )
-    reported = reported_rows(rows, comparisons, notes)
+    reported = [_row(row, rows, comparisons, notes) for row in rows]
     contrasts = _contrasts(ablation, rows, comparisons, notes)
     comparisons.correct(notes)
     return {
@@ -63,11 +77,6 @@ def ablation_table(
         "settings_hash": settings_hash(ablation),
         "command": command,
     }
-
-
-def reported_rows(rows: Sequence[TableRow], comparisons: Comparisons, notes: list[str]) -> list[Json]:
-    """Each row's entry in ``ablation.json``: its measures, and how it compares with its baseline and the start."""
-    return [_row(row, rows, comparisons, notes) for row in rows]
 
 
 def settings_hash(ablation: Ablation) -> str:
