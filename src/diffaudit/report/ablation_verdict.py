@@ -95,9 +95,9 @@ def _place(mine: Json, near: list[Rival], far: list[Rival]) -> tuple[str, Rival]
     ``far`` are the first budgets of methods that were run farther away alone: here they may do less, how much less is
     not known.
     """
-    strongest = max(near + far, key=_success)
-    if near and mine["value"] <= _success(max(near, key=_success)):
-        return "reached", max(near, key=_success)
+    within, strongest = max(near, key=_success, default=None), max(near + far, key=_success)
+    if within and mine["value"] <= _success(within):
+        return "reached", within
     if mine["value"] <= _success(strongest):
         return "unknown", strongest
     return "overlapping" if any(overlap(mine, rival.success) for rival in near + far) else "clear", strongest
